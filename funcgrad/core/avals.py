@@ -1,0 +1,148 @@
+"""Abstract values: what tracing knows of an array.
+
+>>> aval_of(np.ones((2, 3), np.float32))
+float32[2,3]
+>>> aval_of(2.0)          # a Python scalar is weakly typed: it adopts the dtype of what it meets
+float64[]~
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+__all__ = ["FLOAT0", "ShapedArray", "aval_of", "check_dtype", "is_inexact", "register_aval", "tangent_dtype"]
+
+FLOAT0: Final = np.dtype([("float0", np.void, 0)])
+"""dtype of the tangents of integers and booleans: it has one value, zero."""
+
+_SUPPORTED: Final = frozenset(
+    np.dtype(t)
+    for t in "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 "
+    "float16 float32 float64 complex64 complex128".split()
+) | {FLOAT0}
+
+_SHORT: Final = {"float": "f", "int": "i", "uint": "u", "complex": "c"}
+
+
+class ShapedArray:
+    """Shape, dtype, and whether the dtype is only a Python scalar's guess (``weak_type``)."""
+
+    __slots__ = ("dtype", "shape", "weak_type")
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], weak_type: bool = False) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.weak_type = weak_type
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        size = 1
+        for extent in self.shape:
+            size *= extent
+        return size
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def update(self, **changes: Any) -> ShapedArray:
+        fields = {"shape": self.shape, "dtype": self.dtype, "weak_type": self.weak_type}
+        return ShapedArray(**(fields | changes))
+
+    def strong(self) -> ShapedArray:
+        return ShapedArray(self.shape, self.dtype) if self.weak_type else self
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, ShapedArray)
+            and self.shape == other.shape
+            and self.dtype == other.dtype
+            and self.weak_type == other.weak_type
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.dtype, self.weak_type))
+
+    def short(self) -> str:
+        """JAX's notation, ``f32[2,3]``."""
+        name = "float0" if self.dtype == FLOAT0 else self.dtype.name
+        for long, letter in _SHORT.items():
+            if name.startswith(long) and self.dtype != FLOAT0:
+                name = letter + name[len(long) :]
+                break
+        return f"{name}[{','.join(map(str, self.shape))}]"
+
+    def __repr__(self) -> str:
+        name = "float0" if self.dtype == FLOAT0 else self.dtype.name
+        return f"{name}[{','.join(map(str, self.shape))}]{'~' if self.weak_type else ''}"
+
+
+_BOOL, _INT, _FLOAT, _COMPLEX = (
+    ShapedArray((), np.dtype(t), weak_type=True) for t in (np.bool_, np.int64, np.float64, np.complex128)
+)
+_PYTHON_AVALS: Final[dict[type, ShapedArray]] = {
+    bool: ShapedArray((), np.dtype(np.bool_)),  # NumPy treats Python's bool as np.bool_: nothing is weaker
+    int: _INT,
+    float: _FLOAT,
+    complex: _COMPLEX,
+}
+_AVAL_GETTERS: dict[type, Any] = {}
+
+
+def register_aval(cls: type, getter: Any) -> None:
+    """Let ``aval_of`` (and so every primitive) accept instances of ``cls``."""
+    _AVAL_GETTERS[cls] = getter
+
+
+def check_dtype(dtype: np.dtype[Any], what: str = "value") -> np.dtype[Any]:
+    if dtype not in _SUPPORTED:
+        raise TypeError(
+            f"{what} has dtype {dtype}, which funcgrad cannot trace. Supported are bool, integers, float16/32/64 "
+            f"and complex64/128; convert it first, for instance with .astype(np.float64)."
+        )
+    return dtype
+
+
+def aval_of(x: Any) -> ShapedArray:
+    """The abstract value of an array, NumPy scalar, Python scalar or tracer.
+
+    Raises:
+        TypeError: for anything else, and for dtypes that are not numbers.
+    """
+    cls = type(x)
+    aval = _PYTHON_AVALS.get(cls)
+    if aval is not None:
+        return aval
+    if cls is np.ndarray:
+        dtype = x.dtype
+        return ShapedArray(x.shape, dtype if dtype in _SUPPORTED else check_dtype(dtype, "array"))
+    if isinstance(x, (np.generic, np.ndarray)):
+        return ShapedArray(x.shape, check_dtype(x.dtype, "array"))
+    for base in cls.__mro__:
+        getter = _AVAL_GETTERS.get(base)
+        if getter is not None:
+            result: ShapedArray = getter(x)
+            return result
+    for base, weak in _PYTHON_AVALS.items():
+        if isinstance(x, base):
+            return weak
+    raise TypeError(
+        f"{x!r} of type {cls.__module__}.{cls.__qualname__} is not an array or number. Pass np.asarray(...) of it; "
+        "containers (lists, tuples, dicts) are accepted only where a pytree is."
+    )
+
+
+def is_inexact(dtype: np.dtype[Any]) -> bool:
+    """True for real and complex floating point: the dtypes that have derivatives."""
+    return dtype.kind in "fc"
+
+
+def tangent_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of tangents of values of ``dtype``: itself, or float0."""
+    return dtype if dtype.kind in "fc" else FLOAT0

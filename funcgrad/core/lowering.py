@@ -1,0 +1,169 @@
+"""The closed vocabulary in which primitives say how they are compiled.
+
+A primitive's ``lower`` field is one of these values. The kernel builder reads them and never asks a primitive for
+its name; a backend prints kernels and never sees a primitive. P primitives and B backends need P + B pieces.
+
+==============  =====================================================================================================
+``Scalar``      one result element from one element of each operand (operands broadcast as in NumPy)
+``Reduce``      fold the axes ``params["axes"]`` with a monoid
+``ArgReduce``   index (int64) of the first extreme element along ``params["axis"]``
+``Cumulate``    running fold along ``params["axis"]`` (``params["reverse"]``)
+``View``        a map of layouts: no arithmetic, no memory
+``Generate``    elements from their own index: ``iota``
+``Assemble``    pieces written into regions of a fresh array: concatenate, pad
+``Contract``    ``dot_general`` by ``params["dimension_numbers"]``
+``DynamicSlice``  a window at a computed start;  ``DynamicUpdate``  the same, written
+``Gather``      read at computed indices;  ``Scatter``  write or accumulate at computed indices
+``Inline``      a function of tracers written with other primitives, expanded before fusion
+``Library``     a routine of a native library;  ``Host``  Python code, with the reason why
+==============  =====================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .layout import Layout
+
+__all__ = [
+    "ArgReduce",
+    "Assemble",
+    "Contract",
+    "Cumulate",
+    "DynamicSlice",
+    "DynamicUpdate",
+    "Gather",
+    "Generate",
+    "Host",
+    "Inline",
+    "Library",
+    "Lowering",
+    "Piece",
+    "Reduce",
+    "Scalar",
+    "Scatter",
+    "View",
+]
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """``fn`` names a scalar template of the code generator (``"add"``, ``"sin"``, ``"select"``, ``"convert"``)."""
+
+    fn: str
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """``monoid`` is one of ``add mul max min and or``; max and min propagate NaN, as NumPy's do."""
+
+    monoid: str
+
+
+@dataclass(frozen=True)
+class ArgReduce:
+    """``extreme`` is ``max`` or ``min``; the first NaN wins, as in NumPy."""
+
+    extreme: str
+
+
+@dataclass(frozen=True)
+class Cumulate:
+    monoid: str
+
+
+@dataclass(frozen=True)
+class View:
+    """``rule(layout of the operand, **params)`` gives the result's layout, or None where a copy is needed."""
+
+    rule: Callable[..., Layout | None]
+
+
+@dataclass(frozen=True)
+class Generate:
+    """``iota``: the index along ``params["dimension"]``."""
+
+    fn: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Operand ``operand``, seen through ``source``, fills the elements ``target`` of the output."""
+
+    operand: int
+    source: Layout
+    target: Layout
+
+
+@dataclass(frozen=True)
+class Assemble:
+    """``rule(*operand avals, **params)`` gives pieces, disjoint or in writing order, that cover the output."""
+
+    rule: Callable[..., Sequence[Piece]]
+
+
+@dataclass(frozen=True)
+class Contract:
+    pass
+
+
+@dataclass(frozen=True)
+class DynamicSlice:
+    """Operands ``(x, *starts)``; ``params["sizes"]``. Starts are clamped so that the window fits."""
+
+
+@dataclass(frozen=True)
+class DynamicUpdate:
+    """Operands ``(x, update, *starts)``: ``x`` with the window replaced, starts clamped."""
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Operands ``(x, *indices)``; see ``ops.indexing.gather`` for axes and out-of-bounds modes."""
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Operands ``(x, updates, *indices)``; ``combine`` is one of ``set add mul max min``."""
+
+    combine: str
+
+
+@dataclass(frozen=True)
+class Inline:
+    fun: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Library:
+    """``routine`` names an adapter of the runtime (``"sort"``)."""
+
+    routine: str
+
+
+@dataclass(frozen=True)
+class Host:
+    """Runs ``impl`` in Python; ``reason`` is what ``explain`` tells the user."""
+
+    reason: str
+
+
+Lowering = (
+    Scalar
+    | Reduce
+    | ArgReduce
+    | Cumulate
+    | DynamicSlice
+    | DynamicUpdate
+    | View
+    | Generate
+    | Assemble
+    | Contract
+    | Gather
+    | Scatter
+    | Inline
+    | Library
+    | Host
+)

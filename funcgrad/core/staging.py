@@ -1,0 +1,98 @@
+"""Staging: run a function on tracers that write down equations.
+
+Every operation met while a ``StageTrace`` is current is recorded, also those on constants. Values that are not its
+own tracers become constants of the jaxpr: scalars as literals, arrays (and tracers of outer transformations, which a
+closure may hold) as constant variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .avals import ShapedArray, aval_of
+from .jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
+from .primitive import Primitive
+from .trace import STATE, Source, Trace, Tracer, user_source
+
+__all__ = ["StageTrace", "StageTracer", "stage"]
+
+
+class StageTracer(Tracer):
+    __slots__ = ("source", "var")
+
+    def __init__(self, trace: StageTrace, var: Var, source: Source | None) -> None:
+        self._trace = trace
+        self._views = None
+        self.var = var
+        self.source = source
+
+    @property
+    def aval(self) -> ShapedArray:
+        return self.var.aval
+
+    def origin(self) -> str:
+        where = f" at {self.source}" if self.source is not None else ""
+        return f"tracing {self._trace.name}{where}"  # type: ignore[attr-defined]
+
+    def replace_with(self, other: Tracer) -> None:
+        assert isinstance(other, StageTracer)
+        self.var = other.var
+
+
+class StageTrace(Trace):
+    __slots__ = ("const_tracers", "consts", "constvars", "eqns", "name")
+
+    def __init__(self, parent: Trace, name: str = "") -> None:
+        super().__init__(parent)
+        self.name = name
+        self.eqns: list[Eqn] = []
+        self.constvars: dict[int, Var] = {}
+        self.consts: list[Any] = []
+
+    def new_input(self, aval: ShapedArray, source: Source | None = None) -> StageTracer:
+        return StageTracer(self, Var(aval), source)
+
+    def atom(self, x: Any) -> Atom:
+        if type(x) is StageTracer and x._trace is self:
+            return x.var
+        if not isinstance(x, Tracer) and np.ndim(x) == 0:
+            return Literal(x[()] if isinstance(x, np.ndarray) else x)
+        var = self.constvars.get(id(x))
+        if var is None:
+            var = self.constvars[id(x)] = Var(aval_of(x))
+            self.consts.append(x)
+        return var
+
+    def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        invars = tuple([self.atom(x) for x in args])
+        out = primitive.shape(*[a.aval for a in invars], **params)
+        source = user_source()
+        if primitive.multiple_results:
+            outvars = tuple([Var(a) for a in out])
+            self.eqns.append(Eqn(primitive, invars, params, outvars, source))
+            return tuple([StageTracer(self, v, source) for v in outvars])
+        var = Var(out)
+        self.eqns.append(Eqn(primitive, invars, params, (var,), source))
+        return StageTracer(self, var, source)
+
+    def close(self, outs: Sequence[Any], invars: Sequence[Var]) -> ClosedJaxpr:
+        outvars = tuple([self.atom(x) for x in outs])
+        jaxpr = Jaxpr(tuple(self.constvars.values()), tuple(invars), tuple(self.eqns), outvars, self.name)
+        return ClosedJaxpr(jaxpr, tuple(self.consts))
+
+
+def stage(fun: Callable[..., Sequence[Any]], in_avals: Sequence[ShapedArray], name: str = "") -> ClosedJaxpr:
+    """The jaxpr of ``fun``, a function of flat positional arrays that returns a flat sequence of arrays."""
+    parent = STATE.trace
+    trace = StageTrace(parent, name or getattr(fun, "__name__", ""))
+    inputs = [trace.new_input(a) for a in in_avals]
+    invars = [t.var for t in inputs]  # kept apart: an in-place update rebinds the tracer, not the input
+    STATE.trace = trace
+    try:
+        outs = fun(*inputs)
+    finally:
+        STATE.trace = parent
+    return trace.close(outs, invars)

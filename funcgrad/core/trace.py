@@ -1,0 +1,182 @@
+"""Tracing: one current interpreter, and the values it hands out.
+
+``Primitive.bind`` asks the current trace to process the operation. The outermost trace, ``EvalTrace``, runs NumPy;
+every other trace has a ``parent`` that it was opened under, and does its own work by processing operations there.
+A trace recognises its own tracers by identity; any other value is a constant to it, which is what keeps the
+perturbations of nested derivatives apart.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ..errors import LeakedTracerError
+from .avals import ShapedArray, register_aval
+
+if TYPE_CHECKING:
+    from .primitive import Primitive
+
+__all__ = ["EVAL", "STATE", "EvalTrace", "Source", "Trace", "Tracer", "axis_environment", "current_trace", "user_source"]
+
+
+class Trace:
+    """An interpreter of primitives. ``process`` may be called whichever trace is current."""
+
+    __slots__ = ("__weakref__", "parent")
+
+    parent: Trace | None
+
+    def __init__(self, parent: Trace | None) -> None:
+        self.parent = parent
+
+    def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+
+class Tracer:
+    """A stand-in for an array: it has an aval, belongs to a trace, and records what is done to it.
+
+    Arithmetic, indexing and NumPy's protocols are attached by the ``numpy`` face, which knows the operations.
+    """
+
+    __slots__ = ("__weakref__", "_trace", "_views")
+
+    _trace: Trace
+    _views: Any
+
+    __array_priority__ = 1000.0
+    __hash__ = object.__hash__
+
+    @property
+    def aval(self) -> ShapedArray:
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.aval.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.aval.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.aval.shape)
+
+    @property
+    def size(self) -> int:
+        return self.aval.size
+
+    def origin(self) -> str:
+        """Where the value was made, for messages; empty where the trace does not record it."""
+        return ""
+
+    def replace_with(self, other: Tracer) -> None:
+        """Become ``other`` (of the same trace): an in-place update of the user's, made functional."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}<{self.aval}>"
+
+
+register_aval(Tracer, lambda x: x.aval)
+
+
+class EvalTrace(Trace):
+    """The outermost interpreter: NumPy."""
+
+    __slots__ = ()
+
+    def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        for x in args:
+            if isinstance(x, Tracer):
+                raise leaked(x, primitive)
+        out = primitive.impl(*args, **params)
+        if primitive.multiple_results:
+            return tuple([x[()] if type(x) is np.ndarray and not x.ndim else x for x in out])
+        if type(out) is np.ndarray and not out.ndim:
+            return out[()]
+        return out
+
+
+def leaked(x: Tracer, primitive: Primitive | str) -> LeakedTracerError:
+    made = x.origin()
+    return LeakedTracerError(
+        f"{primitive} was given a tracer {x.aval} of a transformation that has ended or is not the current one"
+        f"{f'; the tracer was made at {made}' if made else ''}. "
+        "A traced function leaks when it stores a tracer in a global, attribute, closure or default; "
+        "return the value from the function instead."
+    )
+
+
+EVAL: Final = EvalTrace(None)
+
+
+class _State(threading.local):
+    """Per thread: the current trace and the sizes of the named axes in scope."""
+
+    trace: Trace = EVAL
+    axes: tuple[tuple[Any, int], ...] = ()
+
+
+STATE: Final = _State()
+
+
+def current_trace() -> Trace:
+    return STATE.trace
+
+
+@contextmanager
+def axis_environment(name: Any, size: int) -> Iterator[None]:
+    """Bring a named axis into scope."""
+    saved = STATE.axes
+    STATE.axes = (*saved, (name, size))
+    try:
+        yield
+    finally:
+        STATE.axes = saved
+
+
+class Source:
+    """A line of the user's program; the text is made only when a message needs it."""
+
+    __slots__ = ("filename", "function", "line")
+
+    def __init__(self, filename: str, line: int, function: str) -> None:
+        self.filename = filename
+        self.line = line
+        self.function = function
+
+    def __str__(self) -> str:
+        return f"{self.filename}:{self.line} ({self.function})"
+
+
+_PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_own_code: dict[str, bool] = {}
+
+
+def _is_library(filename: str) -> bool:
+    """Frames that are not the user's: this package and NumPy."""
+    known = _own_code.get(filename)
+    if known is None:
+        own = filename.startswith(_PACKAGE) or f"{os.sep}numpy{os.sep}" in filename or filename.startswith("<__array")
+        known = _own_code[filename] = own
+    return known
+
+
+def user_source() -> Source | None:
+    """The innermost line outside the package: where the user asked for the current operation."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if not _is_library(code.co_filename):
+            return Source(code.co_filename, frame.f_lineno, code.co_name)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None

@@ -1,0 +1,235 @@
+"""Families of elementwise primitives: what is common to them, so that a declaration states only the exception.
+
+>>> sin_p = unary("sin", np.sin, jvp=lambda t, y, x: t * cos(x))          # doctest: +SKIP
+
+Operands broadcast against each other as in NumPy and share one dtype (``select``'s condition is boolean). JVPs are
+given per operand, ``rule(t, out, *operands)``, and must be linear in ``t``; the family adds them up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core.avals import ShapedArray
+from ..core.lowering import Scalar
+from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, Primitive, ZeroDerivative
+from .structural import broadcast_to, expand_dims, moveaxis, shape_of, unbroadcast
+
+__all__ = ["batch_elementwise", "binary", "broadcast_shapes", "elementwise", "nullary_jvp", "predicate", "unary"]
+
+Rule = Callable[..., Any]
+_BOOL = np.dtype(np.bool_)
+
+
+def broadcast_shapes(name: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """NumPy's broadcasting of shapes, with an error that names the operation and every shape."""
+    first = shapes[0]
+    if all(s == first for s in shapes):
+        return first
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        listed = " and ".join(map(str, shapes))
+        raise ValueError(
+            f"{name}: shapes {listed} do not broadcast: aligned at the last axis, extents must agree or be 1"
+        ) from None
+
+
+def _common_dtype(name: str, avals: Sequence[ShapedArray]) -> np.dtype[Any]:
+    dtype = avals[0].dtype
+    for a in avals[1:]:
+        if a.dtype != dtype:
+            given = ", ".join(x.dtype.name for x in avals)
+            raise TypeError(
+                f"{name}: operands have dtypes {given}, and a primitive wants one dtype. Convert with "
+                "astype, or call the function of the same name in funcgrad.numpy, which promotes."
+            )
+    return dtype
+
+
+def _shape_rule(name: str, kinds: str, result: Callable[[np.dtype[Any]], np.dtype[Any]] | None) -> Rule:
+    def shape(*avals: ShapedArray, **params: Any) -> ShapedArray:
+        first = avals[0]
+        dtype = first.dtype if len(avals) == 1 else _common_dtype(name, avals)
+        if dtype.kind not in kinds:
+            raise TypeError(f"{name} does not take operands of dtype {dtype.name}")
+        out = first.shape if len(avals) == 1 else broadcast_shapes(name, [a.shape for a in avals])
+        if result is not None:
+            dtype = result(dtype)
+        return ShapedArray(out, dtype, all([a.weak_type for a in avals]))
+
+    return shape
+
+
+def _total(parts: list[Any], out: Any, aligned: bool) -> Any:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total if aligned else broadcast_to(total, shape_of(out))
+
+
+def _unary_jvp(rule: Rule) -> Rule:
+    def jvp(primals: Sequence[Any], tangents: Sequence[Any], out: Any, **params: Any) -> Any:
+        return rule(tangents[0], out, primals[0], **params)
+
+    return jvp
+
+
+def _operands_jvp(rules: Sequence[Rule | None]) -> Rule:
+    def jvp(primals: Sequence[Any], tangents: Sequence[Any], out: Any, **params: Any) -> Any:
+        parts = [
+            rule(t, out, *primals, **params)
+            for rule, t in zip(rules, tangents, strict=True)
+            if t is not ZERO and rule is not None
+        ]
+        if not parts:
+            return ZERO
+        shape = shape_of(primals[0])
+        return _total(parts, out, all([shape_of(p) == shape for p in primals[1:]]))
+
+    return jvp
+
+
+nullary_jvp = ZeroDerivative("it has no operands")
+
+
+def batch_elementwise(name: str) -> Rule:
+    """Align ranks so that NumPy's own broadcasting does the rest."""
+
+    def batch(size: int, args: Sequence[Any], dims: Sequence[int | None], **params: Any) -> Any:
+        bind = _PRIMITIVES[name].bind
+        batched = [d for d in dims if d is not None]
+        shapes = [shape_of(x) for x in args]
+        rank = max([len(s) - (d is not None) for s, d in zip(shapes, dims, strict=True)])
+        first = batched[0]
+        if all(
+            [not s if d is None else d == first and len(s) == rank + 1 for s, d in zip(shapes, dims, strict=True)]
+        ):
+            return bind(*args, **params), first
+        moved = []
+        for x, s, d in zip(args, shapes, dims, strict=True):
+            if d is not None:
+                x = moveaxis(x, d, 0)
+                missing = rank + 1 - len(s)
+                x = expand_dims(x, range(1, 1 + missing)) if missing else x
+            moved.append(x)
+        return bind(*moved, **params), 0
+
+    return batch
+
+
+_PRIMITIVES: dict[str, Primitive] = {}
+
+
+def elementwise(
+    name: str,
+    impl: Rule,
+    *,
+    shape: Rule,
+    jvp: Any,
+    transpose: Any,
+    samples: Rule | None = None,
+) -> Primitive:
+    primitive = Primitive(
+        name,
+        impl=impl,
+        shape=shape,
+        jvp=jvp,
+        transpose=transpose,
+        batch=batch_elementwise(name),
+        lower=Scalar(name),
+        samples=samples,
+    )
+    _PRIMITIVES[name] = primitive
+    return primitive
+
+
+def unary_samples(domain: tuple[float, float], kinds: str) -> Rule:
+    low, high = domain
+
+    def samples(rng: np.random.Generator) -> list[Any]:
+        dtype = np.float64 if "f" in kinds else np.int64 if "i" in kinds else np.bool_
+        values = rng.uniform(low, high, size=(3, 4))
+        return [((values.astype(dtype),), {}), ((dtype(values[0, 0]),), {}), ((np.zeros((0, 2), dtype),), {})]
+
+    return samples
+
+
+def unary(
+    name: str,
+    impl: Rule,
+    *,
+    jvp: Rule | ZeroDerivative | NotDifferentiable,
+    transpose: Rule | None = None,
+    kinds: str = "fc",
+    result: Callable[[np.dtype[Any]], np.dtype[Any]] | None = None,
+    domain: tuple[float, float] = (-2.0, 2.0),
+) -> Primitive:
+    """An operation on one operand. ``kinds`` are the dtype kinds it takes, ``domain`` where the tests sample."""
+    return elementwise(
+        name,
+        impl,
+        shape=_shape_rule(name, kinds, result),
+        jvp=_unary_jvp(jvp) if callable(jvp) else jvp,
+        transpose=NotLinear() if transpose is None else transpose,
+        samples=unary_samples(domain, kinds),
+    )
+
+
+def binary_samples(domains: Sequence[tuple[float, float]], kinds: str) -> Rule:
+    def samples(rng: np.random.Generator) -> list[Any]:
+        dtype = np.float64 if "f" in kinds else np.int64 if "i" in kinds else np.bool_
+        rows = []
+        for shapes in [((3, 4), (3, 4)), ((3, 4), (4,)), ((), (2, 3)), ((2, 1), (1, 3)), ((), ()), ((0, 2), (2,))]:
+            pair = [rng.uniform(*d, size=s) for d, s in zip(domains, shapes, strict=True)]
+            rows.append((tuple([np.asarray(v).astype(dtype)[()] for v in pair]), {}))
+        return rows
+
+    return samples
+
+
+def binary(
+    name: str,
+    impl: Rule,
+    *,
+    jvp: Sequence[Rule | None] | ZeroDerivative | NotDifferentiable,
+    transpose: Sequence[Rule | None] | None = None,
+    kinds: str = "fc",
+    result: Callable[[np.dtype[Any]], np.dtype[Any]] | None = None,
+    domain: tuple[float, float] | tuple[tuple[float, float], tuple[float, float]] = (-2.0, 2.0),
+) -> Primitive:
+    """An operation on two operands; ``transpose`` rules ``rule(ct, x, y)`` for the operands it is linear in."""
+    domains = domain if isinstance(domain[0], tuple) else (domain, domain)
+    return elementwise(
+        name,
+        impl,
+        shape=_shape_rule(name, kinds, result),
+        jvp=_operands_jvp(jvp) if isinstance(jvp, Sequence) else jvp,
+        transpose=NotLinear() if transpose is None else operand_transposes(transpose),
+        samples=binary_samples(domains, kinds),  # type: ignore[arg-type]
+    )
+
+
+def operand_transposes(rules: Sequence[Rule | None]) -> Rule:
+    def transpose(ct: Any, *operands: Any, **params: Any) -> Any:
+        return [
+            unbroadcast(rule(ct, *operands, **params), x.aval) if type(x) is Linear and rule is not None else None
+            for rule, x in zip(rules, operands, strict=True)
+        ]
+
+    return transpose
+
+
+def predicate(name: str, impl: Rule, *, arity: int, kinds: str) -> Primitive:
+    """An operation whose result is boolean."""
+    return elementwise(
+        name,
+        impl,
+        shape=_shape_rule(name, kinds, lambda dtype: _BOOL),
+        jvp=ZeroDerivative("its result is boolean"),
+        transpose=NotLinear(),
+        samples=unary_samples((-2, 2), kinds) if arity == 1 else binary_samples(((-2, 2), (-2, 2)), kinds),
+    )

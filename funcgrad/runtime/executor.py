@@ -1,0 +1,358 @@
+"""A program is data: a table of steps, walked by one native loop that was compiled once for all programs.
+
+A step is a kernel: a C function `void kernel(intp slots, intp ints, intp lo, intp hi)`. `slots` is an array with the
+base address of every buffer of the program, `ints` is the kernel's own table (slot numbers of its operands first,
+then offsets, extents, strides), `lo..hi` a slice of its outermost parallel axis. Generated loop nests, calls of BLAS
+and Python callbacks all look like this, so no code is compiled per program.
+
+A row of the table is eight 64-bit words:
+
+    kind | function | ints | extent | grain | checks | 0 | 0
+
+Kind 0 calls `function(slots, ints, 0, extent)`, over the thread pool if the extent exceeds a positive grain (the
+shortest slice worth a thread). After a row that `checks`, a non-zero status word ends the program; the status is the
+row's number plus one. Other kinds (loops, branches: rows that own tables) can be added without touching a kernel.
+
+A *frame* is what one call in flight needs: a header, the slots, the arena for temporaries. Slots are numbered
+[inputs, outputs, constants, temporaries]. Frames are taken from a list and put back, so calls from many threads, and
+calls of a program from within itself, never share one.
+
+    frame:  rows | count | inputs | outputs | kinds | pool cell | gil | status | slot 0 | slot 1 | ...
+
+Dispatch takes a fraction of a microsecond because the native side is a real built-in function (a PyMethodDef made at
+run time, METH_FASTCALL) that reads addresses out of the argument objects itself: an ndarray's data pointer, or the
+value inside a Python float or NumPy scalar. That layout is CPython's and NumPy's ABI; it is checked once against
+`.ctypes.data`, and a slower way is used where it does not hold.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from funcgrad.runtime import memory, threads
+from funcgrad.runtime.compile import compile_native, fingerprint
+
+__all__ = ["ARRAY", "SCALAR", "Program", "Step"]
+
+ARRAY = 0
+"""Kind of an input that comes as an np.ndarray."""
+SCALAR = 1
+"""Kind of an input that comes as a Python float or complex or as a NumPy scalar."""
+
+KERNEL = 0
+_ROW_WORDS = 8
+_HEADER_WORDS = 8
+_ROWS, _COUNT, _INPUTS, _OUTPUTS, _KINDS, _POOL, _GIL, _STATUS = range(_HEADER_WORDS)
+_OBJECT_HEADER = object.__basicsize__
+_KEPT_FRAMES = 16
+_KEPT_ARENA = 1 << 20  # a frame with a larger arena gives it back to the common pool after each call
+
+_RUN = f"""
+def run(frame):
+    rows = load(frame + {8 * _ROWS})
+    slots = frame + {8 * _HEADER_WORDS}
+    cell = load(frame + {8 * _POOL})
+    for i in range(load(frame + {8 * _COUNT})):
+        row = rows + i * {8 * _ROW_WORDS}
+        if load(row) != {KERNEL}:
+            return -1
+        fn = load(row + 8)
+        ints = load(row + 16)
+        extent = load(row + 24)
+        grain = load(row + 32)
+        pool = 0
+        if grain > 0 and extent > grain:
+            pool = load(cell)
+        if pool != 0:
+            call6(load(cell + 8), pool, fn, slots, ints, extent, grain)
+        else:
+            call_kernel(fn, slots, ints, 0, extent)
+        if load(row + 40) != 0 and load(frame + {8 * _STATUS}) != 0:
+            return i + 1
+    return 0
+"""
+
+# The built-in function: entry(frame, *inputs, *outputs) -> status as a Python integer.
+# `api` (the data of the ndarray bound as self): PyLong_FromLong | PyEval_SaveThread | PyEval_RestoreThread | ndarray
+_ENTRY = f"""
+def entry(self, args, nargs):
+    api = load(self + {_OBJECT_HEADER})
+    frame = load(load(args) + {_OBJECT_HEADER})
+    inputs = load(frame + {8 * _INPUTS})
+    total = inputs + load(frame + {8 * _OUTPUTS})
+    kinds = load(frame + {8 * _KINDS})
+    array_type = load(api + 24)
+    if nargs != total + 1:
+        return call1(load(api), -1)
+    for i in range(total):
+        item = load(args + 8 * (i + 1))
+        address = item + {_OBJECT_HEADER}
+        if i >= inputs or load(kinds + 8 * i) == {ARRAY}:
+            if load(item + {_OBJECT_HEADER - 8}) != array_type:
+                return call1(load(api), -2 - i)
+            address = load(address)
+        store(frame + 8 * ({_HEADER_WORDS} + i), address)
+    store(frame + {8 * _STATUS}, 0)
+    if load(frame + {8 * _GIL}) != 0:
+        status = run(frame)
+    else:
+        state = call0(load(api + 8))
+        status = run(frame)
+        call1(load(api + 16), state)
+    return call1(load(api), status)
+"""
+
+
+def _namespace() -> Mapping[str, Any]:
+    from numba import njit
+
+    from funcgrad.runtime.intrinsics import namespace  # imports Numba
+
+    names = namespace()
+    exec(_RUN, names)
+    names["run"] = njit(names["run"], no_cpython_wrapper=True)
+    return names
+
+
+def _native(name: str, source: str, signature: str) -> int:
+    key = fingerprint([__file__, Path(__file__).with_name("intrinsics.py")])
+    return compile_native(source, signature, name, _namespace, key).address
+
+
+@cache
+def run_address() -> int:
+    """`intp run(intp frame)`: walks the rows of a filled frame and returns the status. Needs no Python."""
+    return _native("run", _RUN, "intp(intp)")
+
+
+# -- the built-in function
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+_METH_FASTCALL = 0x80
+_immortal: list[Any] = []
+
+
+def _layout_holds() -> bool:
+    """Whether objects lie in memory as the native entry reads them."""
+    arrays = (np.empty(3), np.empty((), np.float32), np.empty((4, 5), np.complex128)[1:, ::2], np.empty((0, 2)))
+    for array in arrays:
+        words = ctypes.c_int64.from_address(id(array) + _OBJECT_HEADER), ctypes.c_int64.from_address(
+            id(array) + _OBJECT_HEADER - 8
+        )
+        if words[0].value != array.ctypes.data or words[1].value != id(np.ndarray):
+            return False
+    scalars: tuple[Any, ...] = (
+        1.25, 2 - 3j, np.float64(1.5), np.float32(2.5), np.float16(3.5), np.int64(-7), np.int32(5), np.int8(-3),
+        np.uint16(9), np.bool_(True), np.complex64(1 + 2j), np.complex128(3 - 4j),
+    )
+    for value in scalars:
+        expected = np.asarray(value)
+        found = np.frombuffer(ctypes.string_at(id(value) + _OBJECT_HEADER, expected.nbytes), expected.dtype)[0]
+        if found != value:
+            return False
+    return True
+
+
+def _builtin_entry() -> Callable[..., int] | None:
+    import sys
+
+    if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8 or not _layout_holds():
+        return None
+    api = ctypes.pythonapi
+    table = np.array(
+        [ctypes.cast(getattr(api, name), ctypes.c_void_p).value or 0
+         for name in ("PyLong_FromLong", "PyEval_SaveThread", "PyEval_RestoreThread")] + [id(np.ndarray)],
+        np.int64,
+    )
+    address = _native("entry", _ENTRY, "intp(intp,intp,intp)")
+    definition = _MethodDef(b"run_program", address, _METH_FASTCALL, None)
+    _immortal.extend((table, definition))
+    make = api.PyCFunction_NewEx
+    make.restype = ctypes.py_object
+    make.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+    return make(ctypes.addressof(definition), table, None)
+
+
+@cache
+def _entry() -> Callable[..., int]:
+    """entry(frame, *inputs, *outputs) -> status: native where the layout of objects is the expected one."""
+    return _builtin_entry() or _portable_entry()
+
+
+def _portable_entry() -> Callable[..., int]:
+    """The same by public means only, some microseconds slower."""
+    release = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_ssize_t)(run_address())
+
+    def entry(frame: np.ndarray, *args: Any) -> int:
+        inputs, outputs = int(frame[_INPUTS]), int(frame[_OUTPUTS])
+        if len(args) != inputs + outputs:
+            return -1
+        kinds = np.ctypeslib.as_array((ctypes.c_int64 * max(inputs, 1)).from_address(int(frame[_KINDS])))
+        kept = []
+        for i, arg in enumerate(args):
+            if i >= inputs or kinds[i] == ARRAY:
+                if type(arg) is not np.ndarray:
+                    return -2 - i
+            else:
+                arg = np.array(arg)
+                kept.append(arg)
+            frame[_HEADER_WORDS + i] = arg.ctypes.data
+        frame[_STATUS] = 0
+        return release(frame.ctypes.data)
+
+    return entry
+
+
+# -- programs
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a kernel: its address, its table of integers, the extent and grain of its parallel axis.
+
+    `grain` 0: always on the calling thread. `checks`: look at the status word afterwards (host steps).
+    `keep`: whatever must live as long as the address (a callback object).
+    """
+
+    address: int
+    ints: Sequence[int] | np.ndarray
+    extent: int = 1
+    grain: int = 0
+    checks: bool = False
+    keep: Any = None
+
+
+class Program:
+    """Steps over numbered buffers, callable from Python and, by `run_address` and a frame, from native code.
+
+    Slots: inputs, then outputs, then `constants` (arrays, held here), then temporaries, each at its byte offset in
+    an arena of `arena_bytes`. `input_kinds` says of each input whether it comes as ARRAY or SCALAR. The caller has
+    checked shapes, dtypes and layout: here an input is an address.
+    """
+
+    __slots__ = (
+        "_arena_bytes", "_constants", "_entry", "_free", "_ints", "_keep", "_keeps_arena", "_kinds", "_parallel",
+        "_rows", "_slots", "_temporaries", "_template", "n_inputs", "n_outputs", "steps",
+    )
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        n_inputs: int,
+        n_outputs: int,
+        constants: Sequence[np.ndarray] = (),
+        temporaries: Sequence[int] = (),
+        arena_bytes: int = 0,
+        input_kinds: Sequence[int] | None = None,
+        release_gil: bool = True,
+    ) -> None:
+        kinds = [ARRAY] * n_inputs if input_kinds is None else list(input_kinds)
+        if len(kinds) != n_inputs or not set(kinds) <= {ARRAY, SCALAR}:
+            raise ValueError(f"input_kinds must hold {n_inputs} values, each ARRAY or SCALAR, not {kinds}")
+        if temporaries and not 0 <= max(temporaries) <= arena_bytes:
+            raise ValueError(f"temporaries reach {max(temporaries)}, beyond the arena of {arena_bytes} bytes")
+        self.steps = tuple(steps)
+        self.n_inputs = n_inputs
+        self.n_outputs = n_outputs
+        self._constants = tuple(constants)
+        self._kinds = np.array([*kinds, 0], np.int64)
+        self._rows, self._ints = _table(self.steps)
+        self._temporaries = np.array(temporaries, np.int64)
+        self._arena_bytes = arena_bytes
+        self._keeps_arena = arena_bytes <= _KEPT_ARENA
+        self._parallel = any(0 < step.grain < step.extent for step in self.steps)
+        self._entry = _entry()
+        self._free: list[np.ndarray] = []
+        self._slots = n_inputs + n_outputs + len(self._constants) + len(self._temporaries)
+        self._template = self._make_template(release_gil)
+
+    def __call__(self, inputs: Sequence[Any], outputs: Sequence[np.ndarray]) -> None:
+        """Run: `inputs` as `input_kinds` says, `outputs` arrays to be written. Raises what a host step raised."""
+        try:
+            frame = self._free.pop()
+        except IndexError:
+            frame = self._new_frame()
+        if self._parallel:
+            threads.start()
+        arena = None if self._keeps_arena else self._lend_arena(frame)
+        status = self._entry(frame, *inputs, *outputs)
+        if status:
+            self._raise(status, frame, inputs, outputs)
+        del arena
+        if len(self._free) < _KEPT_FRAMES:
+            self._free.append(frame)
+
+    def _make_template(self, release_gil: bool) -> np.ndarray:
+        template = np.zeros(_HEADER_WORDS + self._slots, np.int64)
+        template[_ROWS] = self._rows.ctypes.data
+        template[_COUNT] = len(self.steps)
+        template[_INPUTS] = self.n_inputs
+        template[_OUTPUTS] = self.n_outputs
+        template[_KINDS] = self._kinds.ctypes.data
+        template[_POOL] = threads.pool_cell.ctypes.data
+        template[_GIL] = not release_gil
+        first = _HEADER_WORDS + self.n_inputs + self.n_outputs
+        template[first : first + len(self._constants)] = [c.ctypes.data for c in self._constants]
+        return template
+
+    def _new_frame(self) -> np.ndarray:
+        """Header and slots, and behind them, on a cache line, the arena (if it is of a size to be kept)."""
+        words = -(-len(self._template) // 8) * 8
+        block = memory.aligned(8 * words + (self._arena_bytes if self._keeps_arena else 0))
+        frame = block[: 8 * len(self._template)].view(np.int64)
+        frame[:] = self._template
+        if len(self._temporaries) and self._keeps_arena:
+            frame[-len(self._temporaries) :] = self._temporaries + (block.ctypes.data + 8 * words)
+        return frame
+
+    def _lend_arena(self, frame: np.ndarray) -> np.ndarray:
+        arena = memory.empty((self._arena_bytes,), np.dtype(np.uint8))
+        frame[-len(self._temporaries) :] = self._temporaries + arena.ctypes.data
+        return arena
+
+    def _raise(self, status: int, frame: np.ndarray, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        if status > 0:
+            error = host_errors.pop(frame.ctypes.data + 8 * _HEADER_WORDS, None)
+            raise error or RuntimeError(f"step {status - 1} of the program reported a failure")
+        if status == -1:
+            raise TypeError(
+                f"the program takes {self.n_inputs} inputs and {self.n_outputs} outputs, "
+                f"not {len(inputs)} and {len(outputs)}"
+            )
+        index = -2 - status
+        which, item = ("input", inputs[index]) if index < self.n_inputs else (
+            "output", outputs[index - self.n_inputs])
+        number = index if which == "input" else index - self.n_inputs
+        raise TypeError(f"{which} {number} of the program must be an np.ndarray, not {type(item).__name__}")
+
+
+def _table(steps: Sequence[Step]) -> tuple[np.ndarray, np.ndarray]:
+    """The rows, and the one array that all integer tables lie in."""
+    tables = [np.asarray(step.ints, np.int64).ravel() for step in steps]
+    ints = np.concatenate([*tables, np.zeros(1, np.int64)])
+    rows = np.zeros((len(steps), _ROW_WORDS), np.int64)
+    at = ints.ctypes.data
+    for row, step, table in zip(rows, steps, tables, strict=True):
+        row[:6] = (KERNEL, step.address, at, step.extent, step.grain, step.checks)
+        at += table.nbytes
+    return rows, ints
+
+
+host_errors: dict[int, BaseException] = {}
+"""What a host step raised, by the address of the slots it was called with (a frame belongs to one call)."""

@@ -1,0 +1,127 @@
+"""Memory for results: freed memory is used again, because fresh pages cost more than the arithmetic on them.
+
+The first write to each page of a fresh allocation is a page fault: 80 MB cost some 20 ms of them, several times what
+a fused loop over that memory costs. So large arrays are views of blocks that a pool keeps. A block is free again
+when nobody but the pool refers to it: an array made with `buffer=block` refers to it as its base, and so does every
+view of that array, so the reference count is the whole bookkeeping. Blocks are on cache lines.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+__all__ = ["RecycledPool", "aligned", "allocator", "empty", "trim"]
+
+ALIGNMENT = 64
+MIN_BYTES = 64 * 1024
+MAX_TRACKED_BYTES = 1 << 29
+_BLOCKS_PER_SIZE = 16
+
+
+def aligned(nbytes: int) -> np.ndarray:
+    """Fresh uint8 memory that begins on a cache line."""
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + nbytes]
+
+
+def _size_class(nbytes: int) -> int:
+    """The size rounded up so that there are eight sizes to a power of two: few lists, at most 1/8 unused."""
+    step = 1 << max(nbytes.bit_length() - 4, 6)
+    return -(-nbytes // step) * step
+
+
+class RecycledPool:
+    """Blocks by size, the ones in use among them. A block is dropped from the pool, not freed, to keep bounds."""
+
+    def __init__(self, max_bytes: int = MAX_TRACKED_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self.tracked_bytes = 0
+        self.reused = 0
+        self._blocks: dict[int, list[np.ndarray]] = {}
+        self._lock = threading.Lock()
+
+    def empty(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+        """An uninitialised array in C order on recycled memory; `shape` and `dtype` give at least one byte."""
+        size = _size_class(math.prod(shape) * dtype.itemsize)
+        if size > self.max_bytes:
+            return np.empty(shape, dtype)
+        with self._lock:
+            block = self._find(size)
+            if block is None:
+                block = np.empty(size + ALIGNMENT, np.uint8)
+                self._track(size, block)
+            # The base is the block itself, which owns its memory: views of views refer to it as well.
+            return np.ndarray(shape, dtype, block, -block.ctypes.data % ALIGNMENT)
+
+    def trim(self) -> None:
+        """Forget all blocks: the free ones return to the system, the others when their arrays are gone."""
+        with self._lock:
+            self._blocks.clear()
+            self.tracked_bytes = 0
+
+    def _find(self, size: int) -> np.ndarray | None:
+        blocks = self._blocks.get(size, ())
+        for i in range(len(blocks)):
+            if sys.getrefcount(blocks[i]) == _UNUSED:
+                self.reused += 1
+                return blocks[i]
+        return None
+
+    def _track(self, size: int, block: np.ndarray) -> None:
+        while self._blocks and self.tracked_bytes + size > self.max_bytes:
+            oldest = next(iter(self._blocks))
+            self.tracked_bytes -= oldest
+            del self._blocks[oldest][0]
+            if not self._blocks[oldest]:
+                del self._blocks[oldest]
+        blocks = self._blocks.pop(size, [])  # popped and put back: the sizes stay in order of their last use
+        if len(blocks) >= _BLOCKS_PER_SIZE:
+            del blocks[0]
+            self.tracked_bytes -= size
+        blocks.append(block)
+        self._blocks[size] = blocks
+        self.tracked_bytes += size
+
+    def _unlock_in_child(self) -> None:
+        self._lock = threading.Lock()
+
+
+def _unused_count() -> int:
+    """What `sys.getrefcount(blocks[i])` says when only the list refers to it (it depends on the interpreter)."""
+    blocks = [np.empty(1, np.uint8)]
+    return sys.getrefcount(blocks[0])
+
+
+_UNUSED = _unused_count()
+_pool = RecycledPool()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool._unlock_in_child)
+
+
+def empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """As np.empty, for results: large arrays come from the pool of recycled memory."""
+    if math.prod(shape) * dtype.itemsize < MIN_BYTES:
+        return np.empty(shape, dtype)
+    return _pool.empty(shape, dtype)
+
+
+def allocator(shape: Sequence[int], dtype: np.dtype) -> Callable[[], np.ndarray]:
+    """`empty` of one shape and dtype, decided beforehand, for a call that makes the same result every time."""
+    shape, dtype = tuple(shape), np.dtype(dtype)
+    if math.prod(shape) * dtype.itemsize < MIN_BYTES:
+        return partial(np.empty, shape, dtype)
+    return partial(_pool.empty, shape, dtype)
+
+
+def trim() -> None:
+    """Give the memory kept for later results back to the system."""
+    _pool.trim()

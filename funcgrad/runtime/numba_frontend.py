@@ -1,0 +1,88 @@
+"""Numba's front end alone: Python function -> unoptimised LLVM module. Importing this module imports Numba.
+
+Of Numba's pipeline only what a kernel needs is run: bytecode, SSA, types, lowering. Kernels hold no arrays and raise
+nothing, so there is no reference counting to prune, no wrapper for Python, and no use for its cheap LLVM passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+from numba.core import compiler, registry, sigutils, typed_passes, untyped_passes
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
+
+__all__ = ["lower"]
+
+
+class _RawLibrary(JITCodeLibrary):
+    """Collects modules as they are lowered, unoptimised."""
+
+    def _optimize_functions(self, ll_module: llvm.ModuleRef) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def linked_module(self) -> llvm.ModuleRef:
+        """The module together with the functions it calls."""
+        for library in dict.fromkeys(self._linking_libraries):
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        return self._final_module
+
+
+class _KernelCompiler(compiler.CompilerBase):
+    def define_pipelines(self) -> list[PassManager]:
+        passes = PassManager("kernel")
+        for step in (
+            untyped_passes.TranslateByteCode,
+            untyped_passes.FixupArgs,
+            untyped_passes.IRProcessing,
+            untyped_passes.RewriteSemanticConstants,
+            untyped_passes.GenericRewrites,
+            untyped_passes.ReconstructSSA,
+            typed_passes.NopythonTypeInference,
+            typed_passes.PreLowerStripPhis,
+            typed_passes.IRLegalization,
+            typed_passes.NativeLowering,
+            typed_passes.NoPythonBackend,
+        ):
+            passes.add_pass(step, step._name)
+        passes.finalize()
+        return [passes]
+
+
+def _flags() -> Any:
+    flags = compiler.Flags()
+    flags.no_cpython_wrapper = True
+    flags.no_compile = True
+    flags.no_rewrites = True
+    flags.error_model = "numpy"
+    flags.nrt = False
+    return flags
+
+
+@global_compiler_lock
+def lower(function: Callable[..., Any], signature: str, symbol: str) -> llvm.ModuleRef:
+    """An LLVM module whose one external symbol, `symbol`, is `function` with the C signature `signature`."""
+    args, return_type = sigutils.normalize_signature(signature)
+    cpu = registry.cpu_target
+    cpu.target_context.refresh()
+    cpu.typing_context.refresh()
+    library = _RawLibrary(cpu.target_context.codegen(), function.__name__)
+    library.enable_object_caching()
+    result = compiler.compile_extra(
+        cpu.typing_context, cpu.target_context, function, args, return_type, _flags(), {},
+        library=library, pipeline_class=_KernelCompiler,
+    )
+    module = library.linked_module()
+    entry = result.fndesc.llvm_cfunc_wrapper_name
+    for defined in module.functions:
+        if not defined.is_declaration:
+            defined.linkage = "external" if defined.name == entry else "internal"
+    for variable in module.global_variables:
+        if not variable.is_declaration:
+            variable.linkage = "internal"
+    module.get_function(entry).name = symbol
+    module.verify()
+    return module

@@ -1,0 +1,303 @@
+"""A thread pool in native code: one loop `lo..hi` at a time, cut into chunks that whoever is free takes next.
+
+Why our own: OpenMP stalls for milliseconds when another process holds a core, and Numba's workqueue aborts when two
+Python threads enter it at once. Here
+
+* the caller works too, and chunks are claimed one by one from an atomic counter, so a worker that loses its core
+  delays one chunk and nothing else;
+* a second thread that finds the pool taken runs its loop by itself: nobody waits for the pool, nothing can lock up;
+* a chunk is a slice of the outermost axis, and its bounds are multiples of 64 where it is long, so vector bodies and
+  remainders fall where they would in one thread: results do not depend on the number of threads;
+* workers spin for some tens of microseconds after a loop and then sleep; they never hold the GIL and know no Python;
+* they are stopped before a fork (of which a child keeps only the calling thread) and at exit, and started again by
+  the next parallel loop.
+
+The pool is a block of 64-bit words. A loop is published by writing its description and then OPEN; a worker first
+adds itself to ACTIVE and then reads OPEN, the caller first clears OPEN and then waits for ACTIVE to fall to zero: so
+no worker can read a description that is no longer, or not yet, valid. SLEEPERS/EPOCH and WAITING/ACTIVE are the same
+two-sided handshake, for the two ways of falling asleep. All of it is sequentially consistent.
+
+    FUNCGRAD_NUM_THREADS   how many threads work on one loop, the caller included (default: the CPUs we may use)
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from funcgrad.runtime.compile import compile_native, fingerprint
+
+__all__ = ["available_cpus", "get_num_threads", "pool_cell", "set_num_threads", "start", "stop"]
+
+MAX_THREADS = 512
+_SPIN = 2000  # about 40 us of `pause`
+
+# Words of the pool, in bytes; what different threads write lies on different cache lines.
+_BUSY, _EPOCH, _NEXT, _ACTIVE, _OPEN = 0, 64, 128, 192, 256
+_FN, _SLOTS, _INTS, _EXTENT, _CHUNK = 320, 328, 336, 344, 352
+_SLEEPERS, _WAITING, _INDEX = 384, 448, 512
+_LIMIT, _STOP, _LOOP = 576, 584, 592
+_LOCK, _UNLOCK, _WAIT, _WAKE = 640, 648, 656, 664
+_MUTEX, _WORK, _DONE, _SIZE = 704, 832, 960, 1088
+
+_SOURCE = f"""
+def claim(pool):
+    fn = load(pool + {_FN})
+    slots = load(pool + {_SLOTS})
+    ints = load(pool + {_INTS})
+    extent = load(pool + {_EXTENT})
+    chunk = load(pool + {_CHUNK})
+    while True:
+        lo = atomic_add(pool + {_NEXT}, chunk)
+        if lo >= extent:
+            break
+        call_kernel(fn, slots, ints, lo, min(lo + chunk, extent))
+
+
+def wake(pool, condition):
+    call1(load(pool + {_LOCK}), pool + {_MUTEX})
+    call1(load(pool + {_WAKE}), condition)
+    call1(load(pool + {_UNLOCK}), pool + {_MUTEX})
+
+
+def parallel_for(pool, fn, slots, ints, extent, grain):
+    threads = load(pool + {_LIMIT})
+    if threads < 2 or atomic_swap_if(pool + {_BUSY}, 0, 1) == 0:
+        call_kernel(fn, slots, ints, 0, extent)
+        return 0
+    chunk = max(grain, (extent + 8 * threads - 1) // (8 * threads))
+    if chunk > 64:
+        chunk = (chunk + 63) // 64 * 64
+    store(pool + {_FN}, fn)
+    store(pool + {_SLOTS}, slots)
+    store(pool + {_INTS}, ints)
+    store(pool + {_EXTENT}, extent)
+    store(pool + {_CHUNK}, chunk)
+    atomic_store(pool + {_NEXT}, 0)
+    atomic_store(pool + {_OPEN}, 1)
+    atomic_add(pool + {_EPOCH}, 1)
+    if atomic_load(pool + {_SLEEPERS}) > 0:
+        wake(pool, pool + {_WORK})
+    claim(pool)
+    atomic_store(pool + {_OPEN}, 0)
+    spins = 0
+    while atomic_load(pool + {_ACTIVE}) != 0:
+        if spins < {_SPIN}:
+            spins += 1
+            pause()
+        else:
+            call1(load(pool + {_LOCK}), pool + {_MUTEX})
+            atomic_store(pool + {_WAITING}, 1)
+            while atomic_load(pool + {_ACTIVE}) != 0:
+                call2(load(pool + {_WAIT}), pool + {_DONE}, pool + {_MUTEX})
+            atomic_store(pool + {_WAITING}, 0)
+            call1(load(pool + {_UNLOCK}), pool + {_MUTEX})
+    atomic_store(pool + {_BUSY}, 0)
+    return 1
+
+
+def worker(pool):
+    index = atomic_add(pool + {_INDEX}, 1) + 1
+    seen = atomic_load(pool + {_EPOCH})
+    while True:
+        spins = 0
+        while atomic_load(pool + {_EPOCH}) == seen and atomic_load(pool + {_STOP}) == 0:
+            if spins < {_SPIN}:
+                spins += 1
+                pause()
+            else:
+                call1(load(pool + {_LOCK}), pool + {_MUTEX})
+                atomic_add(pool + {_SLEEPERS}, 1)
+                while atomic_load(pool + {_EPOCH}) == seen and atomic_load(pool + {_STOP}) == 0:
+                    call2(load(pool + {_WAIT}), pool + {_WORK}, pool + {_MUTEX})
+                atomic_add(pool + {_SLEEPERS}, -1)
+                call1(load(pool + {_UNLOCK}), pool + {_MUTEX})
+        if atomic_load(pool + {_STOP}) != 0:
+            return 0
+        seen = atomic_load(pool + {_EPOCH})
+        if index < load(pool + {_LIMIT}):
+            atomic_add(pool + {_ACTIVE}, 1)
+            if atomic_load(pool + {_OPEN}) != 0:
+                claim(pool)
+            if atomic_add(pool + {_ACTIVE}, -1) == 1 and atomic_load(pool + {_WAITING}) != 0:
+                wake(pool, pool + {_DONE})
+"""
+
+
+def _namespace() -> Mapping[str, Any]:
+    from numba import njit
+
+    from funcgrad.runtime.intrinsics import namespace  # imports Numba
+
+    names = namespace()
+    exec(_SOURCE, names)
+    helpers = {name: njit(names[name], no_cpython_wrapper=True) for name in ("claim", "wake")}
+    names.update(helpers)
+    return names
+
+
+def _compile(name: str, signature: str) -> int:
+    key = fingerprint([Path(__file__).with_name("intrinsics.py")])
+    text = _SOURCE.split("\n\n\n")
+    source = next(part for part in text if f"def {name}(" in part)
+    return compile_native(source, signature, name, _namespace, key + fingerprint([__file__])).address
+
+
+# -- how many
+
+
+def _cgroup_cpus() -> float:
+    """The CPU quota of our container, in CPUs; infinite where there is none."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return float("inf") if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        quota_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
+        period_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
+        return quota_us / period_us if quota_us > 0 else float("inf")
+    except (OSError, ValueError, ZeroDivisionError):
+        return float("inf")
+
+
+def available_cpus() -> int:
+    """The CPUs this process may use: its affinity, and its container's quota."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, int(min(cpus, _cgroup_cpus())))
+
+
+def _initial() -> int:
+    text = os.environ.get("FUNCGRAD_NUM_THREADS", "").strip()
+    if not text:
+        return min(available_cpus(), MAX_THREADS)
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
+        raise ValueError(f"FUNCGRAD_NUM_THREADS must be an integer from 1 to {MAX_THREADS}, not {text!r}")
+    return int(text)
+
+
+def get_num_threads() -> int:
+    """How many threads work on one parallel loop, the calling one included."""
+    global _num_threads
+    if _num_threads == 0:
+        _num_threads = _initial()
+    return _num_threads
+
+
+def set_num_threads(n: int) -> None:
+    """Let `n` threads work on one parallel loop, the calling one included; 1 starts none."""
+    global _num_threads
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= MAX_THREADS:
+        raise ValueError(f"set_num_threads: n must be an integer from 1 to {MAX_THREADS}, not {n!r}")
+    with _lock:
+        _num_threads = int(n)
+        if pool_cell[0] and n - 1 > len(_workers):
+            _stop()
+        elif pool_cell[0]:
+            _pools[-1][_LIMIT // 8] = n
+
+
+# -- the pool
+
+
+def _libc() -> Any | None:
+    """The C library with its threads, or None where they are not POSIX ones (loops then run serially)."""
+    if os.name != "posix":
+        return None
+    libc = ctypes.CDLL(None)
+    needed = ("pthread_create", "pthread_join", "pthread_mutex_init", "pthread_cond_init", "pthread_cond_wait")
+    return libc if all(hasattr(libc, name) for name in needed) else None
+
+
+_lock = threading.RLock()
+_num_threads = 0
+_workers: list[Any] = []
+_pools: list[np.ndarray] = []  # a stopped pool is kept: another thread may be in the midst of a loop of it
+pool_cell = np.zeros(2, np.int64)
+"""Address of the running pool and of its `parallel_for`; zeros while no worker runs. The executor reads it."""
+
+
+def _immortal_words(nbytes: int) -> np.ndarray:
+    """Zeroed int64 words on a cache line, which outlive the interpreter's own end."""
+    words = np.zeros(nbytes // 8 + 8, np.int64)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(words))
+    return words[(-words.ctypes.data % 64) // 8 :]
+
+
+def start() -> None:
+    """Make sure that the workers run (a no-op if they do, or if one thread is all that was asked for)."""
+    if pool_cell[0]:
+        return
+    with _lock:
+        if not pool_cell[0] and get_num_threads() > 1:
+            _start(get_num_threads() - 1)
+
+
+def stop() -> None:
+    """End the workers and wait for that; the next parallel loop starts new ones."""
+    with _lock:
+        _stop()
+
+
+def _start(count: int) -> None:
+    libc = _libc()
+    if libc is None:
+        return
+    parallel_for = _compile("parallel_for", "intp(intp,intp,intp,intp,intp,intp)")
+    worker = _compile("worker", "intp(intp)")
+    words = _immortal_words(_SIZE)
+    _pools.append(words)
+    address = words.ctypes.data
+    for word, name in ((_LOCK, "mutex_lock"), (_UNLOCK, "mutex_unlock"), (_WAIT, "cond_wait"), (_WAKE, "cond_broadcast")):
+        words[word // 8] = ctypes.cast(getattr(libc, "pthread_" + name), ctypes.c_void_p).value or 0
+    libc.pthread_mutex_init(ctypes.c_void_p(address + _MUTEX), None)
+    libc.pthread_cond_init(ctypes.c_void_p(address + _WORK), None)
+    libc.pthread_cond_init(ctypes.c_void_p(address + _DONE), None)
+    for _ in range(count):
+        thread = ctypes.c_void_p()
+        if libc.pthread_create(ctypes.byref(thread), None, ctypes.c_void_p(worker), ctypes.c_void_p(address)):
+            break  # the system allows no more threads: work with those we have
+        _workers.append(thread)
+    words[_LIMIT // 8] = len(_workers) + 1
+    pool_cell[1] = parallel_for
+    pool_cell[0] = address
+
+
+def _stop() -> None:
+    libc = _libc()
+    if libc is None or not pool_cell[0]:
+        return
+    pool_cell[0] = 0
+    words = _pools[-1]
+    words[_STOP // 8] = 1
+    address = words.ctypes.data
+    libc.pthread_mutex_lock(ctypes.c_void_p(address + _MUTEX))
+    libc.pthread_cond_broadcast(ctypes.c_void_p(address + _WORK))
+    libc.pthread_mutex_unlock(ctypes.c_void_p(address + _MUTEX))
+    for thread in _workers:
+        libc.pthread_join(thread, None)
+    _workers.clear()
+
+
+def _after_fork_in_child() -> None:
+    pool_cell[:] = 0
+    _workers.clear()
+    _lock.release()
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+    _stop()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_after_fork_in_child)
+atexit.register(stop)

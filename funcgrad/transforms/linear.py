@@ -1,0 +1,309 @@
+"""Reverse mode: linearize while tracing, then transpose.
+
+A ``LinearizeTrace`` runs the primal program in its parent and, in the same sweep, writes the linear program of the
+tangents onto a tape: JVP rules run with the ``TangentTrace`` current, which passes everything that touches no tangent
+on to the parent and records the rest. Nothing that no derivative needs is built. Transposition walks the tape
+backwards, so depth costs memory but never recursion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..core.avals import ShapedArray, aval_of, tangent_dtype
+from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
+from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, Primitive, ZeroDerivative
+from ..core.trace import STATE, Trace, Tracer
+from ..errors import FuncgradError
+from ..ops.elementwise import add_p, mul_p, neg_p, sub_p
+from .forward import refuse, tangent_zeros
+
+__all__ = ["LinearizeTrace", "LinearizeTracer", "Tape", "TangentTrace", "TangentTracer", "linearize_flat"]
+
+Tape = list["Node"]
+
+
+class Node:
+    """One linear operation of the tape and its results."""
+
+    __slots__ = ("args", "outs", "params", "primitive")
+
+    def __init__(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> None:
+        self.primitive = primitive
+        self.args = args
+        self.params = params
+        self.outs: tuple[TangentTracer, ...] = ()
+
+
+class TangentTracer(Tracer):
+    """A tangent on the tape. Its aval is worked out only if somebody asks: eager gradients rarely do."""
+
+    __slots__ = ("_aval", "node")
+
+    def __init__(self, trace: TangentTrace, aval: ShapedArray | None, node: Node | None) -> None:
+        self._trace = trace
+        self._views = None
+        self._aval = aval
+        self.node = node
+
+    @property
+    def aval(self) -> ShapedArray:
+        aval = self._aval
+        if aval is None:
+            node = self.node
+            assert node is not None
+            aval = self._aval = node.primitive.shape(*[aval_of(x) for x in node.args], **node.params)
+        return aval
+
+    def origin(self) -> str:
+        return "a linearization"
+
+    # Rules give tangents operands of their own dtype, so that arithmetic needs no promotion.
+    def __mul__(self, other: Any) -> Any:
+        return mul_p.bind(self, self._typed(other))
+
+    def __rmul__(self, other: Any) -> Any:
+        return mul_p.bind(self._typed(other), self)
+
+    def __add__(self, other: Any) -> Any:
+        return add_p.bind(self, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        return sub_p.bind(self, other)
+
+    def __neg__(self) -> Any:
+        return neg_p.bind(self)
+
+    def _typed(self, other: Any) -> Any:
+        return self.aval.dtype.type(other) if type(other) is float or type(other) is int else other
+
+
+class TangentTrace(Trace):
+    """Records what touches tangents, passes on the rest."""
+
+    __slots__ = ("tape",)
+
+    def __init__(self, parent: Trace) -> None:
+        super().__init__(parent)
+        self.tape: Tape = []
+
+    def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        for x in args:
+            if type(x) is TangentTracer and x._trace is self:
+                break
+        else:
+            assert self.parent is not None
+            return self.parent.process(primitive, args, params)
+        node = Node(primitive, args, params)
+        self.tape.append(node)
+        if primitive.multiple_results:
+            avals = primitive.shape(*[aval_of(x) for x in args], **params)
+            node.outs = tuple([TangentTracer(self, a, node) for a in avals])
+            return node.outs
+        out = TangentTracer(self, None, node)
+        node.outs = (out,)
+        return out
+
+
+class LinearizeTracer(Tracer):
+    __slots__ = ("primal", "tangent")
+
+    def __init__(self, trace: LinearizeTrace, primal: Any, tangent: TangentTracer) -> None:
+        self._trace = trace
+        self._views = None
+        self.primal = primal
+        self.tangent = tangent
+
+    @property
+    def aval(self) -> ShapedArray:
+        return aval_of(self.primal)
+
+    def origin(self) -> str:
+        return "a gradient"
+
+    def replace_with(self, other: Tracer) -> None:
+        assert isinstance(other, LinearizeTracer)
+        self.primal, self.tangent = other.primal, other.tangent
+
+
+class LinearizeTrace(Trace):
+    __slots__ = ("tangent_trace",)
+
+    def __init__(self, parent: Trace) -> None:
+        super().__init__(parent)
+        self.tangent_trace = TangentTrace(parent)
+
+    def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        primals: list[Any] = []
+        tangents: list[Any] = []
+        active = False
+        for x in args:
+            if type(x) is LinearizeTracer and x._trace is self:
+                primals.append(x.primal)
+                tangents.append(x.tangent)
+                active = True
+            else:
+                primals.append(x)
+                tangents.append(ZERO)
+        parent = self.parent
+        assert parent is not None
+        if not active:
+            return parent.process(primitive, args, params)
+        rule = primitive.jvp
+        saved = STATE.trace
+        try:
+            if primitive.linearize is not None:
+                STATE.trace = parent
+                nonzero = [t is not ZERO for t in tangents]
+                out, apply = primitive.linearize(nonzero, primals, **params)
+                STATE.trace = self.tangent_trace
+                t = apply(*[t for t in tangents if t is not ZERO])
+            else:
+                out = parent.process(primitive, tuple(primals), params)
+                if isinstance(rule, NotDifferentiable):
+                    raise refuse(primitive, rule)
+                if isinstance(rule, ZeroDerivative):
+                    return out
+                STATE.trace = self.tangent_trace
+                t = rule(primals, tangents, out, **params)
+        finally:
+            STATE.trace = saved
+        if primitive.multiple_results:
+            return tuple([self.pair(o, s) for o, s in zip(out, t, strict=True)])
+        return self.pair(out, t)
+
+    def pair(self, primal: Any, tangent: Any) -> Any:
+        """A tangent that never touched the tape is zero: rules are linear, and constants stay out of them."""
+        if type(tangent) is TangentTracer and tangent._trace is self.tangent_trace:
+            return LinearizeTracer(self, primal, tangent)
+        return primal
+
+
+class LinearFunction:
+    """The linear program of a linearization: tangents in, tangents out; residuals are held by the tape."""
+
+    def __init__(self, inputs: list[TangentTracer], tape: Tape, outs: list[TangentTracer | None]) -> None:
+        self.inputs = inputs
+        self.tape = tape
+        self.outs = outs
+
+    def apply(self, tangents: Sequence[Any]) -> list[Any]:
+        """Push tangents (one per input, maybe ``ZERO``) forward; a result is ``ZERO`` where nothing reaches it."""
+        env: dict[TangentTracer, Any] = dict(zip(self.inputs, tangents, strict=True))
+        for node in self.tape:
+            known = [env.get(x, ZERO) if type(x) is TangentTracer and x in env else x for x in node.args]
+            linear = [type(x) is TangentTracer and x in env for x in node.args]
+            if all(v is ZERO for v, is_linear in zip(known, linear, strict=True) if is_linear):
+                env.update((o, ZERO) for o in node.outs)
+                continue
+            full = [
+                tangent_zeros(x.aval) if v is ZERO else v for v, x in zip(known, node.args, strict=True)
+            ]
+            out = node.primitive.bind(*full, **node.params)
+            env.update(zip(node.outs, out if node.primitive.multiple_results else (out,), strict=True))
+        return [ZERO if o is None else env[o] for o in self.outs]
+
+    def transpose(self, cts: Sequence[Any]) -> list[Any]:
+        """Pull cotangents (one per result, maybe ``ZERO``) back to the inputs."""
+        ct_of: dict[TangentTracer, Any] = {}
+        for o, ct in zip(self.outs, cts, strict=True):
+            if o is not None and ct is not ZERO:
+                _accumulate(ct_of, o, ct)
+        for node in reversed(self.tape):
+            primitive = node.primitive
+            if primitive.multiple_results:
+                ct: Any = [ct_of.pop(o, ZERO) for o in node.outs]
+                if all(c is ZERO for c in ct):
+                    continue
+            else:
+                ct = ct_of.pop(node.outs[0], ZERO)
+                if ct is ZERO:
+                    continue
+            rule = primitive.transpose
+            if isinstance(rule, NotLinear):
+                raise not_linear(primitive, rule)
+            trace = node.outs[0]._trace
+            operands = [Linear(x.aval) if type(x) is TangentTracer and x._trace is trace else x for x in node.args]
+            for x, c in zip(node.args, rule(ct, *operands, **node.params), strict=True):
+                if c is not None and c is not ZERO and type(x) is TangentTracer and x._trace is trace:
+                    _accumulate(ct_of, x, c)
+        return [ct_of.get(x, ZERO) for x in self.inputs]
+
+    def to_jaxpr(self) -> tuple[ClosedJaxpr, list[Any]]:
+        """As a jaxpr ``(residuals, tangents) -> tangents``, and the residuals. Inputs stay even if unused."""
+        converter = _TapeConverter(self.inputs)
+        eqns = tuple([converter.eqn(node) for node in self.tape])
+        outvars = tuple([converter.atom(o) for o in self.outs if o is not None])
+        invars = (*converter.residual_vars.values(), *[converter.vars[t] for t in self.inputs])
+        return ClosedJaxpr(Jaxpr((), invars, eqns, outvars, "linear")), converter.residuals
+
+
+def not_linear(primitive: Primitive, rule: NotLinear) -> FuncgradError:
+    return FuncgradError(
+        f"{primitive} cannot be transposed: {rule.reason}. The function given to linear_transpose must be linear in "
+        "its arguments; for the gradient of another function use vjp or grad."
+    )
+
+
+def _accumulate(ct_of: dict[TangentTracer, Any], x: TangentTracer, ct: Any) -> None:
+    old = ct_of.get(x)
+    ct_of[x] = ct if old is None else add_p.bind(old, ct)
+
+
+class _TapeConverter:
+    def __init__(self, inputs: Sequence[TangentTracer]) -> None:
+        self.vars: dict[TangentTracer, Var] = {t: Var(t.aval) for t in inputs}
+        self.residual_vars: dict[int, Var] = {}
+        self.residuals: list[Any] = []
+
+    def atom(self, x: Any) -> Atom:
+        if type(x) is TangentTracer and x in self.vars:
+            return self.vars[x]
+        aval = aval_of(x)
+        if not isinstance(x, Tracer) and aval.shape == ():
+            return Literal(x)
+        if id(x) not in self.residual_vars:
+            self.residual_vars[id(x)] = Var(aval)
+            self.residuals.append(x)
+        return self.residual_vars[id(x)]
+
+    def eqn(self, node: Node) -> Eqn:
+        invars = tuple([self.atom(x) for x in node.args])
+        outvars = tuple([Var(o.aval) for o in node.outs])
+        self.vars.update(zip(node.outs, outvars, strict=True))
+        return Eqn(node.primitive, invars, node.params, outvars)
+
+
+def linearize_flat(
+    fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active: Sequence[bool] | None = None
+) -> tuple[list[Any], LinearFunction]:
+    """``fun(*primals)`` and its derivative there as a linear function of the active, inexact inputs' tangents.
+
+    The linear function has one input per primal that is active and has a tangent space, in order.
+    """
+    parent = STATE.trace
+    trace = LinearizeTrace(parent)
+    args, inputs = [], []
+    for k, x in enumerate(primals):
+        aval = aval_of(x)
+        if (active is None or active[k]) and tangent_dtype(aval.dtype) == aval.dtype:
+            t = TangentTracer(trace.tangent_trace, aval.strong(), None)
+            inputs.append(t)
+            args.append(LinearizeTracer(trace, x, t))
+        else:
+            args.append(x)
+    STATE.trace = trace
+    try:
+        outs = fun(*args)
+    finally:
+        STATE.trace = parent
+    out_primals: list[Any] = []
+    out_tangents: list[TangentTracer | None] = []
+    for x in outs:
+        mine = type(x) is LinearizeTracer and x._trace is trace
+        out_primals.append(x.primal if mine else x)
+        out_tangents.append(x.tangent if mine else None)
+    return out_primals, LinearFunction(inputs, trace.tangent_trace.tape, out_tangents)
