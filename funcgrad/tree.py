@@ -76,7 +76,7 @@ _REQUIRED: Any = object()
 
 
 def flatten(tree: Any, is_leaf: IsLeaf = None) -> tuple[list[Any], PyTreeDef]:
-    """Leaves of ``tree`` in a fixed order, and its structure.  Where ``is_leaf(x)``, the walk stops at ``x``."""
+    """Leaves of ``tree`` in a fixed order, and its structure.  The walk stops where ``is_leaf(x)``."""
     return flatten_c(tree, is_leaf, False, NAMESPACE)
 
 
@@ -145,7 +145,7 @@ def _sample(treedef: PyTreeDef) -> Any:
 
 
 def _difference_text(expected: Any, found: Any, prefix: bool, is_leaf: IsLeaf, root: str = "") -> str | None:
-    """``at ['a'][0]: expected a list of length 2, found a leaf of type int``; None if there is no difference."""
+    """``at ['a'][0]: expected a list of length 2, found a leaf of type int``; None where nothing differs."""
     difference = first_difference(expected, found, prefix=prefix, is_leaf=is_leaf)
     if difference is None:
         return None

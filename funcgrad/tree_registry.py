@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import operator
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,6 +40,7 @@ flatten_c = _C.flatten
 
 _KEYS_OF: dict[type, Callable[[Any], list[Any]]] = {}
 _FUNCTIONS_OF: dict[type, tuple[Flatten, Unflatten]] = {}
+_FIELDS_OF: dict[type, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
 
 class _Snapshot:
@@ -76,7 +78,7 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray):
         if a.dtype.hasobject:
             return a.shape == b.shape and _same(a.tolist(), b.tolist())
-        return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+        return bool(a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, dict):
@@ -171,6 +173,13 @@ def _needs(cls: Any, function: str, *methods: str) -> None:
         raise TypeError(f"{function}: class {cls.__name__} lacks {' and '.join(missing)}")
 
 
+def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """The named attributes of an object as a tuple, read in C where there are several."""
+    if len(names) > 1:
+        return operator.attrgetter(*names)
+    return lambda obj: tuple([getattr(obj, name) for name in names])
+
+
 def _field_names(value: Sequence[str] | None, argument: str) -> tuple[str, ...]:
     if isinstance(value, str):
         raise TypeError(f"register_dataclass: {argument} must be a sequence of names, "
@@ -206,13 +215,16 @@ def register_dataclass(nodetype: Cls, data_fields: Sequence[str] | None = None,
     _check_fields(nodetype, data, meta, _field_names(drop_fields, "drop_fields"))
     names = meta + data
 
-    def flatten(obj: Any) -> tuple[list[Any], Hashable]:
-        return [getattr(obj, name) for name in data], tuple([getattr(obj, name) for name in meta])
+    get_data, get_meta = _getter(data), _getter(meta)
+
+    def flatten(obj: Any) -> tuple[tuple[Any, ...], Any]:
+        return get_data(obj), get_meta(obj)
 
     def unflatten(aux: Any, children: Any) -> Any:
         return nodetype(**dict(zip(names, (*aux, *children), strict=True)))
 
     _register(nodetype, flatten, unflatten)
+    _FIELDS_OF[nodetype] = (data, meta)
     keys = [GetAttrKey(name) for name in data]
     _KEYS_OF[nodetype] = lambda obj: keys
     return nodetype
@@ -250,3 +262,8 @@ def children_with_keys(obj: Any) -> list[Any] | None:
 def registered_functions(cls: type) -> tuple[Flatten, Unflatten] | None:
     """The functions registered for ``cls`` in their wrapped form, whose static data is hashable; or None."""
     return _FUNCTIONS_OF.get(cls)
+
+
+def registered_fields(cls: type) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Names of the data and of the static fields of a class registered by them, or None for other classes."""
+    return _FIELDS_OF.get(cls)

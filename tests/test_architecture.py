@@ -1,8 +1,8 @@
 """The architecture, held by a test: layers, imports, lazy imports, file sizes, docstrings.
 
 Imports point downwards.  A module may import from lower layers and from its own layer, where modules must
-not form a cycle.  What the rules say is explained at each constant; ``violations`` checks a whole source tree,
-and is itself tested on small made-up trees that break one rule each.
+not form a cycle.  What the rules say is explained at each constant; ``violations`` checks a whole source
+tree, and is itself tested on small made-up trees that break one rule each.
 """
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LAZY_LIBRARIES: dict[str, set[str]] = {
 }
 
 # The compiler's side: these modules are written with Numba's decorators and IR builder, so they import Numba
-# at their top.  In return they are themselves imported inside functions only, when the first kernel is compiled.
+# at their top.  In return they are themselves imported inside functions only, at the first compile.
 COMPILER_MODULES = {
     "funcgrad.runtime.intrinsics",
     "funcgrad.runtime.numba_frontend",
@@ -211,7 +211,7 @@ def test_source_tree(repo_root: Path) -> None:
 
 
 def test_layers_name_what_exists_or_is_planned(repo_root: Path) -> None:
-    """Modules directly below the package that start with ``tree_`` are of layer 0, but for the public face."""
+    """Modules directly below the package named ``tree_...`` are of layer 0, but for the public face."""
     names = {path.stem for path in (repo_root / PACKAGE).glob("tree_*.py")} - {"tree_util"}
     assert names <= LAYERS.keys()
 

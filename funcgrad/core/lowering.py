@@ -14,6 +14,7 @@ its name; a backend prints kernels and never sees a primitive. P primitives and 
 ``Contract``    ``dot_general`` by ``params["dimension_numbers"]``
 ``DynamicSlice``  a window at a computed start;  ``DynamicUpdate``  the same, written
 ``Gather``      read at computed indices;  ``Scatter``  write or accumulate at computed indices
+``Call``        the jaxpr ``params["jaxpr"]``, applied to the operands
 ``Inline``      a function of tracers written with other primitives, expanded before fusion
 ``Library``     a routine of a native library;  ``Host``  Python code, with the reason why
 ==============  =====================================================================================================
@@ -30,6 +31,7 @@ from .layout import Layout
 __all__ = [
     "ArgReduce",
     "Assemble",
+    "Call",
     "Contract",
     "Cumulate",
     "DynamicSlice",
@@ -132,6 +134,11 @@ class Scatter:
 
 
 @dataclass(frozen=True)
+class Call:
+    pass
+
+
+@dataclass(frozen=True)
 class Inline:
     fun: Callable[..., Any]
 
@@ -160,6 +167,7 @@ Lowering = (
     | View
     | Generate
     | Assemble
+    | Call
     | Contract
     | Gather
     | Scatter

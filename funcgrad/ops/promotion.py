@@ -56,7 +56,9 @@ def apply_operator(ufunc: np.ufunc, primitive: Primitive, x: Any, y: Any) -> Any
             return primitive.bind(x, y)
     dtypes = loop_dtypes(ufunc, (promotion_key(a), promotion_key(b)))
     weak = a.weak_type and b.weak_type
-    return primitive.bind(as_dtype(x, dtypes[0], weak), as_dtype(y, dtypes[1], weak))
+    x = x if a.dtype == dtypes[0] and hasattr(x, "dtype") else as_dtype(x, dtypes[0], weak)
+    y = y if b.dtype == dtypes[1] and hasattr(y, "dtype") else as_dtype(y, dtypes[1], weak)
+    return primitive.bind(x, y)
 
 
 def apply_ufunc(ufunc: np.ufunc, bind: Any, *args: Any) -> Any:

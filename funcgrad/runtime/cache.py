@@ -1,13 +1,13 @@
 """The kernel cache on disk: object files that a second process loads instead of compiling.
 
-An entry is one file, named by the SHA-256 of everything that determines its machine code (source text, compiler
-versions, CPU). Its content is a magic number, the checksum of the payload, and the payload (an object file), so an
-entry that was cut short or damaged is noticed and compiled again. Files are written aside and moved into place, so
-any number of processes may share the directory.
+An entry is one file, named by the SHA-256 of everything that determines its machine code (source text,
+compiler versions, CPU). Its content is a magic number, the checksum of the payload, and the payload (an
+object file), so an entry that was cut short or damaged is noticed and compiled again. Files are written aside
+and moved into place, so any number of processes may share the directory.
 
-The files are native code that will be run, so they live in a directory of the user's own (mode 0700). A directory
-or an entry that belongs to somebody else, or that others may write to, is never trusted: the process then keeps its
-kernels in memory and says so once.
+The files are native code that will be run, so they live in a directory of the user's own (mode 0700). A
+directory or an entry that belongs to somebody else, or that others may write to, is never trusted: the
+process then keeps its kernels in memory and says so once.
 
     FUNCGRAD_CACHE_DIR   where to keep it (default: the platform's user cache directory)
     FUNCGRAD_CACHE=0     no cache on disk
@@ -111,7 +111,8 @@ class DiskCache:
                 raise
         except OSError as error:
             self._writable = False
-            self._warn("write", f"cannot write the kernel cache in {self.path}: {error}; new kernels stay in memory")
+            self._warn("write", f"cannot write the kernel cache in {self.path}: {error}; "
+                       "new kernels stay in memory")
             return False
         if self._stores % _STORES_BETWEEN_SWEEPS == 0:
             self.sweep()
@@ -179,13 +180,14 @@ class DiskCache:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = os.lstat(path)
         except OSError as error:
-            self._warn("dir", f"cannot make the kernel cache directory {path}: {error}; kernels stay in memory "
-                       "(set FUNCGRAD_CACHE_DIR to a directory of yours, or FUNCGRAD_CACHE=0)")
+            self._warn("dir", f"cannot make the kernel cache directory {path}: {error}; kernels stay in "
+                       "memory (set FUNCGRAD_CACHE_DIR to a directory of yours, or FUNCGRAD_CACHE=0)")
             return False
         fault = "not a directory" if not stat.S_ISDIR(status.st_mode) else _distrust(status)
         if fault:
-            self._warn("trust", f"the kernel cache directory {path} is {fault}; it holds native code, so it is not "
-                       "used and kernels stay in memory (set FUNCGRAD_CACHE_DIR to a directory of yours)")
+            self._warn("trust", f"the kernel cache directory {path} is {fault}; it holds native code, "
+                       "so it is not used and kernels stay in memory "
+                       "(set FUNCGRAD_CACHE_DIR to a directory of yours)")
             return False
         return True
 

@@ -1,43 +1,44 @@
 """A program is data: a table of steps, walked by one native loop that was compiled once for all programs.
 
-A step is a kernel: a C function `void kernel(intp slots, intp ints, intp lo, intp hi)`. `slots` is an array with the
-base address of every buffer of the program, `ints` is the kernel's own table (slot numbers of its operands first,
-then offsets, extents, strides), `lo..hi` a slice of its outermost parallel axis. Generated loop nests, calls of BLAS
-and Python callbacks all look like this, so no code is compiled per program.
+A step is a kernel: a C function `void kernel(intp slots, intp ints, intp lo, intp hi)`. `slots` is an array
+with the base address of every buffer of the program, `ints` is the kernel's own table (slot numbers of its
+operands first, then offsets, extents, strides), `lo..hi` a slice of its outermost parallel axis. Generated
+loop nests, calls of BLAS and Python callbacks all look like this, so no code is compiled per program.
 
 A row of the table is eight 64-bit words:
 
     kind | function | ints | extent | grain | checks | 0 | 0
 
-Kind 0 calls `function(slots, ints, 0, extent)`, over the thread pool if the extent exceeds a positive grain (the
-shortest slice worth a thread). After a row that `checks`, a non-zero status word ends the program; the status is the
-row's number plus one. Other kinds (loops, branches: rows that own tables) can be added without touching a kernel.
+Kind 0 calls `function(slots, ints, 0, extent)`, over the thread pool if the extent exceeds a positive grain
+(the shortest slice worth a thread). After a row that `checks`, a non-zero status word ends the program; the
+status is the row's number plus one. Other kinds (loops, branches: rows that own tables) can be added without
+touching a kernel.
 
 A *frame* is what one call in flight needs: a header, the slots, the arena for temporaries. Slots are numbered
-[inputs, outputs, constants, temporaries]. Frames are taken from a list and put back, so calls from many threads, and
-calls of a program from within itself, never share one.
+[inputs, outputs, constants, temporaries]. Frames are taken from a list and put back, so calls from many
+threads, and calls of a program from within itself, never share one.
 
     frame:  rows | count | inputs | outputs | kinds | pool cell | gil | status | slot 0 | slot 1 | ...
 
-Dispatch takes a fraction of a microsecond because the native side is a real built-in function (a PyMethodDef made at
-run time, METH_FASTCALL) that reads addresses out of the argument objects itself: an ndarray's data pointer, or the
-value inside a Python float or NumPy scalar. That layout is CPython's and NumPy's ABI; it is checked once against
-`.ctypes.data`, and a slower way is used where it does not hold.
+Dispatch takes a fraction of a microsecond because the native side is a real built-in function (a PyMethodDef
+made at run time, METH_FASTCALL) that reads addresses out of the argument objects itself: an ndarray's data
+pointer, or the value inside a Python float or NumPy scalar. That layout is CPython's and NumPy's ABI; it is
+checked once against `.ctypes.data`, and a slower way is used where it does not hold.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from funcgrad.runtime import memory, threads
-from funcgrad.runtime.compile import compile_native, fingerprint
+from funcgrad.runtime.compile import compile_runtime
 
 __all__ = ["ARRAY", "SCALAR", "Program", "Step"]
 
@@ -53,6 +54,13 @@ _ROWS, _COUNT, _INPUTS, _OUTPUTS, _KINDS, _POOL, _GIL, _STATUS = range(_HEADER_W
 _OBJECT_HEADER = object.__basicsize__
 _KEPT_FRAMES = 16
 _KEPT_ARENA = 1 << 20  # a frame with a larger arena gives it back to the common pool after each call
+
+_FUNCTIONS = (
+    "PyLong_FromLong", "PyEval_SaveThread", "PyEval_RestoreThread", "PyErr_Occurred", "PyGILState_Ensure",
+    "PyGILState_Release", "PyTuple_New", "PyTuple_SetItem", "PyObject_Call", "Py_DecRef",
+)
+API = {name: 8 * i for i, name in enumerate((*_FUNCTIONS, "ndarray", "run"))}
+"""Where `python_api` holds what, in bytes."""
 
 _RUN = f"""
 def run(frame):
@@ -79,8 +87,8 @@ def run(frame):
     return 0
 """
 
-# The built-in function: entry(frame, *inputs, *outputs) -> status as a Python integer.
-# `api` (the data of the ndarray bound as self): PyLong_FromLong | PyEval_SaveThread | PyEval_RestoreThread | ndarray
+# The built-in function: entry(frame, *inputs, *outputs) -> status as a Python integer, or NULL with the
+# exception that a host step raised. `self` is an ndarray of addresses, see `python_api`.
 _ENTRY = f"""
 def entry(self, args, nargs):
     api = load(self + {_OBJECT_HEADER})
@@ -88,48 +96,34 @@ def entry(self, args, nargs):
     inputs = load(frame + {8 * _INPUTS})
     total = inputs + load(frame + {8 * _OUTPUTS})
     kinds = load(frame + {8 * _KINDS})
-    array_type = load(api + 24)
+    array_type = load(api + {API["ndarray"]})
     if nargs != total + 1:
-        return call1(load(api), -1)
+        return call1(load(api + {API["PyLong_FromLong"]}), -1)
     for i in range(total):
         item = load(args + 8 * (i + 1))
         address = item + {_OBJECT_HEADER}
         if i >= inputs or load(kinds + 8 * i) == {ARRAY}:
             if load(item + {_OBJECT_HEADER - 8}) != array_type:
-                return call1(load(api), -2 - i)
+                return call1(load(api + {API["PyLong_FromLong"]}), -2 - i)
             address = load(address)
         store(frame + 8 * ({_HEADER_WORDS} + i), address)
     store(frame + {8 * _STATUS}, 0)
     if load(frame + {8 * _GIL}) != 0:
-        status = run(frame)
+        status = call1(load(api + {API["run"]}), frame)
     else:
-        state = call0(load(api + 8))
-        status = run(frame)
-        call1(load(api + 16), state)
-    return call1(load(api), status)
+        thread = call0(load(api + {API["PyEval_SaveThread"]}))
+        status = call1(load(api + {API["run"]}), frame)
+        call1(load(api + {API["PyEval_RestoreThread"]}), thread)
+    if status > 0 and call0(load(api + {API["PyErr_Occurred"]})) != 0:
+        return 0
+    return call1(load(api + {API["PyLong_FromLong"]}), status)
 """
-
-
-def _namespace() -> Mapping[str, Any]:
-    from numba import njit
-
-    from funcgrad.runtime.intrinsics import namespace  # imports Numba
-
-    names = namespace()
-    exec(_RUN, names)
-    names["run"] = njit(names["run"], no_cpython_wrapper=True)
-    return names
-
-
-def _native(name: str, source: str, signature: str) -> int:
-    key = fingerprint([__file__, Path(__file__).with_name("intrinsics.py")])
-    return compile_native(source, signature, name, _namespace, key).address
 
 
 @cache
 def run_address() -> int:
     """`intp run(intp frame)`: walks the rows of a filled frame and returns the status. Needs no Python."""
-    return _native("run", _RUN, "intp(intp)")
+    return compile_runtime(_RUN, "run", 1)
 
 
 # -- the built-in function
@@ -148,42 +142,42 @@ _METH_FASTCALL = 0x80
 _immortal: list[Any] = []
 
 
+@cache
+def python_api() -> np.ndarray:
+    """Addresses of the interpreter's C functions, for native code that cannot be linked with them."""
+    addresses = [ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value for name in _FUNCTIONS]
+    return np.array([*addresses, id(np.ndarray), run_address()], np.int64)
+
+
 def _layout_holds() -> bool:
     """Whether objects lie in memory as the native entry reads them."""
-    arrays = (np.empty(3), np.empty((), np.float32), np.empty((4, 5), np.complex128)[1:, ::2], np.empty((0, 2)))
+
+    def word(item: object, offset: int) -> int:
+        return ctypes.c_int64.from_address(id(item) + offset).value
+
+    arrays = (np.empty(3), np.empty((), np.float32), np.empty((4, 5), complex)[1:, ::2], np.empty((0, 2)))
     for array in arrays:
-        words = ctypes.c_int64.from_address(id(array) + _OBJECT_HEADER), ctypes.c_int64.from_address(
-            id(array) + _OBJECT_HEADER - 8
-        )
-        if words[0].value != array.ctypes.data or words[1].value != id(np.ndarray):
+        if word(array, _OBJECT_HEADER) != array.ctypes.data:
             return False
-    scalars: tuple[Any, ...] = (
-        1.25, 2 - 3j, np.float64(1.5), np.float32(2.5), np.float16(3.5), np.int64(-7), np.int32(5), np.int8(-3),
-        np.uint16(9), np.bool_(True), np.complex64(1 + 2j), np.complex128(3 - 4j),
-    )
+        if word(array, _OBJECT_HEADER - 8) != id(np.ndarray):
+            return False
+    scalars: list[Any] = [1.25, 2 - 3j, np.bool_(True)]
+    scalars += [np.dtype(code).type(5) for code in "efdFDbhilqBHILQ"]
     for value in scalars:
         expected = np.asarray(value)
-        found = np.frombuffer(ctypes.string_at(id(value) + _OBJECT_HEADER, expected.nbytes), expected.dtype)[0]
-        if found != value:
+        if ctypes.string_at(id(value) + _OBJECT_HEADER, expected.nbytes) != expected.tobytes():
             return False
     return True
 
 
 def _builtin_entry() -> Callable[..., int] | None:
-    import sys
-
     if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8 or not _layout_holds():
         return None
-    api = ctypes.pythonapi
-    table = np.array(
-        [ctypes.cast(getattr(api, name), ctypes.c_void_p).value or 0
-         for name in ("PyLong_FromLong", "PyEval_SaveThread", "PyEval_RestoreThread")] + [id(np.ndarray)],
-        np.int64,
-    )
-    address = _native("entry", _ENTRY, "intp(intp,intp,intp)")
+    table = python_api()
+    address = compile_runtime(_ENTRY, "entry", 3)
     definition = _MethodDef(b"run_program", address, _METH_FASTCALL, None)
-    _immortal.extend((table, definition))
-    make = api.PyCFunction_NewEx
+    _immortal.append(definition)
+    make = ctypes.pythonapi.PyCFunction_NewEx
     make.restype = ctypes.py_object
     make.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
     return make(ctypes.addressof(definition), table, None)
@@ -197,7 +191,8 @@ def _entry() -> Callable[..., int]:
 
 def _portable_entry() -> Callable[..., int]:
     """The same by public means only, some microseconds slower."""
-    release = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_ssize_t)(run_address())
+    # A PYFUNCTYPE raises the exception that a host step left set.
+    run = ctypes.PYFUNCTYPE(ctypes.c_ssize_t, ctypes.c_ssize_t)(run_address())
 
     def entry(frame: np.ndarray, *args: Any) -> int:
         inputs, outputs = int(frame[_INPUTS]), int(frame[_OUTPUTS])
@@ -214,7 +209,7 @@ def _portable_entry() -> Callable[..., int]:
                 kept.append(arg)
             frame[_HEADER_WORDS + i] = arg.ctypes.data
         frame[_STATUS] = 0
-        return release(frame.ctypes.data)
+        return run(frame.ctypes.data)
 
     return entry
 
@@ -241,14 +236,28 @@ class Step:
 class Program:
     """Steps over numbered buffers, callable from Python and, by `run_address` and a frame, from native code.
 
-    Slots: inputs, then outputs, then `constants` (arrays, held here), then temporaries, each at its byte offset in
-    an arena of `arena_bytes`. `input_kinds` says of each input whether it comes as ARRAY or SCALAR. The caller has
-    checked shapes, dtypes and layout: here an input is an address.
+    Slots: inputs, then outputs, then `constants` (arrays, held here), then temporaries, each at its byte
+    offset in an arena of `arena_bytes`. `input_kinds` says of each input whether it comes as ARRAY or SCALAR.
+    The caller has checked shapes, dtypes and layout: here an input is an address.
     """
 
     __slots__ = (
-        "_arena_bytes", "_constants", "_entry", "_free", "_ints", "_keep", "_keeps_arena", "_kinds", "_parallel",
-        "_rows", "_slots", "_temporaries", "_template", "n_inputs", "n_outputs", "steps",
+        "_arena_bytes",
+        "_constants",
+        "_entry",
+        "_free",
+        "_ints",
+        "_keep",
+        "_keeps_arena",
+        "_kinds",
+        "_parallel",
+        "_rows",
+        "_slots",
+        "_template",
+        "_temporaries",
+        "n_inputs",
+        "n_outputs",
+        "steps",
     )
 
     def __init__(
@@ -283,7 +292,8 @@ class Program:
         self._template = self._make_template(release_gil)
 
     def __call__(self, inputs: Sequence[Any], outputs: Sequence[np.ndarray]) -> None:
-        """Run: `inputs` as `input_kinds` says, `outputs` arrays to be written. Raises what a host step raised."""
+        """Run: `inputs` as `input_kinds` says, `outputs` arrays to be written. Raises what a host step
+        raised."""
         try:
             frame = self._free.pop()
         except IndexError:
@@ -293,7 +303,7 @@ class Program:
         arena = None if self._keeps_arena else self._lend_arena(frame)
         status = self._entry(frame, *inputs, *outputs)
         if status:
-            self._raise(status, frame, inputs, outputs)
+            self._raise(status, inputs, outputs)
         del arena
         if len(self._free) < _KEPT_FRAMES:
             self._free.append(frame)
@@ -326,10 +336,9 @@ class Program:
         frame[-len(self._temporaries) :] = self._temporaries + arena.ctypes.data
         return arena
 
-    def _raise(self, status: int, frame: np.ndarray, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    def _raise(self, status: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         if status > 0:
-            error = host_errors.pop(frame.ctypes.data + 8 * _HEADER_WORDS, None)
-            raise error or RuntimeError(f"step {status - 1} of the program reported a failure")
+            raise RuntimeError(f"step {status - 1} of the program reported a failure")
         if status == -1:
             raise TypeError(
                 f"the program takes {self.n_inputs} inputs and {self.n_outputs} outputs, "
@@ -353,6 +362,3 @@ def _table(steps: Sequence[Step]) -> tuple[np.ndarray, np.ndarray]:
         at += table.nbytes
     return rows, ints
 
-
-host_errors: dict[int, BaseException] = {}
-"""What a host step raised, by the address of the slots it was called with (a frame belongs to one call)."""

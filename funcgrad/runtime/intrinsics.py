@@ -1,7 +1,7 @@
 """The machine's own words for Numba code that runs the runtime: memory by address, calls by pointer, atomics.
 
-Importing this module imports Numba; it is only asked for when the runtime's own native code is not in the cache.
-All values are 64-bit integers. Atomic operations are sequentially consistent.
+Importing this module imports Numba; it is only asked for when the runtime's own native code is not in the
+cache. All values are 64-bit integers. Atomic operations are sequentially consistent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def _pointer(builder: Any, address: Any) -> Any:
 
 
 def _integers(count: int, emit: Callable[[Any, list[Any]], Any]) -> Callable[..., Any]:
-    """An intrinsic of `count` int64 arguments that returns an int64: what `emit(builder, arguments)` gives."""
+    """An intrinsic of `count` int64 arguments that returns an int64: what `emit(builder, arguments)`
+    gives."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: list[Any]) -> Any:
         result = emit(builder, args)
@@ -39,7 +40,8 @@ def _integers(count: int, emit: Callable[[Any, list[Any]], Any]) -> Callable[...
 
 
 def _call(count: int) -> Callable[..., Any]:
-    """`call(function, *arguments)`: a C function of `count` int64 arguments returning int64, by its address."""
+    """`call(function, *arguments)`: a C function of `count` int64 arguments returning int64, by its
+    address."""
 
     def emit(builder: Any, args: list[Any]) -> Any:
         kind = ir.FunctionType(_I64, [_I64] * count)
@@ -102,7 +104,10 @@ _NAMES: dict[str, Any] = {
     "call0": _call(0),
     "call1": _call(1),
     "call2": _call(2),
+    "call3": _call(3),
     "call6": _call(6),
+    "call11": _call(11),
+    "call13": _call(13),
 }
 
 

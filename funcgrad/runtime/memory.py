@@ -1,9 +1,10 @@
 """Memory for results: freed memory is used again, because fresh pages cost more than the arithmetic on them.
 
-The first write to each page of a fresh allocation is a page fault: 80 MB cost some 20 ms of them, several times what
-a fused loop over that memory costs. So large arrays are views of blocks that a pool keeps. A block is free again
-when nobody but the pool refers to it: an array made with `buffer=block` refers to it as its base, and so does every
-view of that array, so the reference count is the whole bookkeeping. Blocks are on cache lines.
+The first write to each page of a fresh allocation is a page fault: in an 80 MB result these take 7 ms, more
+than a fused loop over that memory does. So large arrays are views of blocks that a pool keeps. A block is
+free again when nobody but the pool refers to it: an array made with `buffer=block` refers to it as its base,
+and so does every view of that array, so the reference count is the whole bookkeeping. Blocks are on cache
+lines.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 __all__ = ["RecycledPool", "aligned", "allocator", "empty", "trim"]
 
 ALIGNMENT = 64
-MIN_BYTES = 64 * 1024
+MIN_BYTES = 1 << 20  # below, malloc recycles well enough by itself, and faster
 MAX_TRACKED_BYTES = 1 << 29
 _BLOCKS_PER_SIZE = 16
 
@@ -39,27 +40,38 @@ def _size_class(nbytes: int) -> int:
 
 
 class RecycledPool:
-    """Blocks by size, the ones in use among them. A block is dropped from the pool, not freed, to keep bounds."""
+    """Blocks by size, the ones in use among them. A block is dropped from the pool, not freed, to keep
+    bounds."""
 
     def __init__(self, max_bytes: int = MAX_TRACKED_BYTES) -> None:
         self.max_bytes = max_bytes
         self.tracked_bytes = 0
         self.reused = 0
-        self._blocks: dict[int, list[np.ndarray]] = {}
+        self._blocks: dict[int, list[tuple[np.ndarray, int]]] = {}  # with the offset of a cache line
         self._lock = threading.Lock()
 
     def empty(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-        """An uninitialised array in C order on recycled memory; `shape` and `dtype` give at least one byte."""
-        size = _size_class(math.prod(shape) * dtype.itemsize)
+        """An uninitialised array in C order on recycled memory; `shape` and `dtype` give at least one
+        byte."""
+        return self.take(_size_class(math.prod(shape) * dtype.itemsize), shape, dtype)
+
+    def take(self, size: int, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+        """`empty` for who has worked out the size class."""
         if size > self.max_bytes:
             return np.empty(shape, dtype)
         with self._lock:
-            block = self._find(size)
-            if block is None:
+            blocks = self._blocks.get(size, ())
+            for i in range(len(blocks)):
+                if sys.getrefcount(blocks[i][0]) == _UNUSED:
+                    self.reused += 1
+                    block, offset = blocks[i]
+                    break
+            else:
                 block = np.empty(size + ALIGNMENT, np.uint8)
-                self._track(size, block)
+                offset = -block.ctypes.data % ALIGNMENT
+                self._track(size, block, offset)
             # The base is the block itself, which owns its memory: views of views refer to it as well.
-            return np.ndarray(shape, dtype, block, -block.ctypes.data % ALIGNMENT)
+            return np.ndarray(shape, dtype, block, offset)
 
     def trim(self) -> None:
         """Forget all blocks: the free ones return to the system, the others when their arrays are gone."""
@@ -67,15 +79,7 @@ class RecycledPool:
             self._blocks.clear()
             self.tracked_bytes = 0
 
-    def _find(self, size: int) -> np.ndarray | None:
-        blocks = self._blocks.get(size, ())
-        for i in range(len(blocks)):
-            if sys.getrefcount(blocks[i]) == _UNUSED:
-                self.reused += 1
-                return blocks[i]
-        return None
-
-    def _track(self, size: int, block: np.ndarray) -> None:
+    def _track(self, size: int, block: np.ndarray, offset: int) -> None:
         while self._blocks and self.tracked_bytes + size > self.max_bytes:
             oldest = next(iter(self._blocks))
             self.tracked_bytes -= oldest
@@ -86,7 +90,7 @@ class RecycledPool:
         if len(blocks) >= _BLOCKS_PER_SIZE:
             del blocks[0]
             self.tracked_bytes -= size
-        blocks.append(block)
+        blocks.append((block, offset))
         self._blocks[size] = blocks
         self.tracked_bytes += size
 
@@ -95,9 +99,9 @@ class RecycledPool:
 
 
 def _unused_count() -> int:
-    """What `sys.getrefcount(blocks[i])` says when only the list refers to it (it depends on the interpreter)."""
-    blocks = [np.empty(1, np.uint8)]
-    return sys.getrefcount(blocks[0])
+    """What `sys.getrefcount(blocks[i][0])` says of a block that only the pool refers to."""
+    blocks = [(np.empty(1, np.uint8), 0)]
+    return sys.getrefcount(blocks[0][0])
 
 
 _UNUSED = _unused_count()
@@ -115,11 +119,13 @@ def empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
 
 
 def allocator(shape: Sequence[int], dtype: np.dtype) -> Callable[[], np.ndarray]:
-    """`empty` of one shape and dtype, decided beforehand, for a call that makes the same result every time."""
+    """`empty` of one shape and dtype, decided beforehand, for a call that makes the same result every
+    time."""
     shape, dtype = tuple(shape), np.dtype(dtype)
-    if math.prod(shape) * dtype.itemsize < MIN_BYTES:
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < MIN_BYTES:
         return partial(np.empty, shape, dtype)
-    return partial(_pool.empty, shape, dtype)
+    return partial(_pool.take, _size_class(nbytes), shape, dtype)
 
 
 def trim() -> None:

@@ -1,7 +1,8 @@
 """Numba's front end alone: Python function -> unoptimised LLVM module. Importing this module imports Numba.
 
-Of Numba's pipeline only what a kernel needs is run: bytecode, SSA, types, lowering. Kernels hold no arrays and raise
-nothing, so there is no reference counting to prune, no wrapper for Python, and no use for its cheap LLVM passes.
+Of Numba's pipeline only what a kernel needs is run: bytecode, SSA, types, lowering. Kernels hold no arrays
+and raise nothing, so there is no reference counting to prune, no wrapper for Python, and no use for its cheap
+LLVM passes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numba.core.compiler_machinery import PassManager
 __all__ = ["lower"]
 
 
-class _RawLibrary(JITCodeLibrary):
+class _RawLibrary(JITCodeLibrary):  # type: ignore[misc]
     """Collects modules as they are lowered, unoptimised."""
 
     def _optimize_functions(self, ll_module: llvm.ModuleRef) -> None:
@@ -31,7 +32,7 @@ class _RawLibrary(JITCodeLibrary):
         return self._final_module
 
 
-class _KernelCompiler(compiler.CompilerBase):
+class _KernelCompiler(compiler.CompilerBase):  # type: ignore[misc]
     def define_pipelines(self) -> list[PassManager]:
         passes = PassManager("kernel")
         for step in (

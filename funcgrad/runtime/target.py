@@ -2,8 +2,9 @@
 
 llvmlite itself (70 ms) is imported at the first kernel, so that importing funcgrad stays cheap.
 
-Numba's own target machine lets LLVM prefer 256-bit vectors. Ours asks for 512-bit ones where the CPU runs them
-without slowing down (AVX-512 with VBMI2: Ice Lake, Zen 4 and later): 1.6 times the speed on a compute-bound loop.
+Numba's own target machine lets LLVM prefer 256-bit vectors. Ours asks for 512-bit ones where the CPU runs
+them without slowing down (AVX-512 with VBMI2: Ice Lake, Zen 4 and later): 1.6 times the speed on a
+compute-bound loop.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def _features() -> str:
 def describe() -> tuple[str, ...]:
     """Everything about the machine that generated code depends on; part of every kernel's cache key."""
     llvm = _llvm()
-    return (llvm.get_process_triple(), llvm.get_host_cpu_name(), _features(), str(ctypes.sizeof(ctypes.c_void_p)))
+    pointer = str(ctypes.sizeof(ctypes.c_void_p))
+    return (llvm.get_process_triple(), llvm.get_host_cpu_name(), _features(), pointer)
 
 
 @cache
@@ -79,7 +81,10 @@ def emit(module: ModuleRef) -> bytes:
 def _engine() -> Any:
     machine = target_machine()
     llvm = _llvm()
-    return llvm.create_mcjit_compiler(llvm.parse_assembly(f'target triple = "{describe()[0]}"'), machine)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f'target triple = "{describe()[0]}"'), machine)
+    # Never freed: at the interpreter's end a daemon thread may still be inside a kernel.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+    return engine
 
 
 def address_of(symbol: str, obj: bytes) -> int:

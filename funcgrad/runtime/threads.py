@@ -1,23 +1,27 @@
 """A thread pool in native code: one loop `lo..hi` at a time, cut into chunks that whoever is free takes next.
 
-Why our own: OpenMP stalls for milliseconds when another process holds a core, and Numba's workqueue aborts when two
-Python threads enter it at once. Here
+Why our own: OpenMP stalls for milliseconds when another process holds a core, and Numba's workqueue aborts
+when two Python threads enter it at once. Here
 
-* the caller works too, and chunks are claimed one by one from an atomic counter, so a worker that loses its core
-  delays one chunk and nothing else;
-* a second thread that finds the pool taken runs its loop by itself: nobody waits for the pool, nothing can lock up;
-* a chunk is a slice of the outermost axis, and its bounds are multiples of 64 where it is long, so vector bodies and
-  remainders fall where they would in one thread: results do not depend on the number of threads;
-* workers spin for some tens of microseconds after a loop and then sleep; they never hold the GIL and know no Python;
-* they are stopped before a fork (of which a child keeps only the calling thread) and at exit, and started again by
-  the next parallel loop.
+* the caller works too, and chunks are claimed one by one from an atomic counter, so a worker that loses its
+  core delays one chunk and nothing else;
+* a second thread that finds the pool taken runs its loop by itself: nobody waits for the pool, nothing can
+  lock up;
+* a chunk is a slice of the outermost axis, and its bounds are multiples of 64 where it is long, so vector
+  bodies and remainders fall where they would in one thread: results do not depend on the number of threads;
+* workers spin for some tens of microseconds after a loop and then sleep; they never hold the GIL and know no
+  Python;
+* they are stopped before a fork (of which a child keeps only the calling thread) and at exit, and started
+  again by the next parallel loop.
 
-The pool is a block of 64-bit words. A loop is published by writing its description and then OPEN; a worker first
-adds itself to ACTIVE and then reads OPEN, the caller first clears OPEN and then waits for ACTIVE to fall to zero: so
-no worker can read a description that is no longer, or not yet, valid. SLEEPERS/EPOCH and WAITING/ACTIVE are the same
-two-sided handshake, for the two ways of falling asleep. All of it is sequentially consistent.
+The pool is a block of 64-bit words. A loop is published by writing its description and then OPEN; a worker
+first adds itself to ACTIVE and then reads OPEN, the caller first clears OPEN and then waits for ACTIVE to
+fall to zero: so no worker can read a description that is no longer, or not yet, valid. SLEEPERS/EPOCH and
+WAITING/ACTIVE are the same two-sided handshake, for the two ways of falling asleep. All of it is sequentially
+consistent.
 
-    FUNCGRAD_NUM_THREADS   how many threads work on one loop, the caller included (default: the CPUs we may use)
+    FUNCGRAD_NUM_THREADS   how many threads work on one loop, the caller included (default: the CPUs we may
+    use)
 """
 
 from __future__ import annotations
@@ -26,13 +30,12 @@ import atexit
 import ctypes
 import os
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from funcgrad.runtime.compile import compile_native, fingerprint
+from funcgrad.runtime.compile import compile_runtime
 
 __all__ = ["available_cpus", "get_num_threads", "pool_cell", "set_num_threads", "start", "stop"]
 
@@ -43,11 +46,18 @@ _SPIN = 2000  # about 40 us of `pause`
 _BUSY, _EPOCH, _NEXT, _ACTIVE, _OPEN = 0, 64, 128, 192, 256
 _FN, _SLOTS, _INTS, _EXTENT, _CHUNK = 320, 328, 336, 344, 352
 _SLEEPERS, _WAITING, _INDEX = 384, 448, 512
-_LIMIT, _STOP, _LOOP = 576, 584, 592
-_LOCK, _UNLOCK, _WAIT, _WAKE = 640, 648, 656, 664
+_LIMIT, _STOP = 576, 584
+_LOCK, _UNLOCK, _WAIT, _WAKE, _CLAIM_FN = 640, 648, 656, 664, 672
 _MUTEX, _WORK, _DONE, _SIZE = 704, 832, 960, 1088
 
-_SOURCE = f"""
+_PTHREAD = {
+    _LOCK: "pthread_mutex_lock",
+    _UNLOCK: "pthread_mutex_unlock",
+    _WAIT: "pthread_cond_wait",
+    _WAKE: "pthread_cond_broadcast",
+}
+
+_CLAIM = f"""
 def claim(pool):
     fn = load(pool + {_FN})
     slots = load(pool + {_SLOTS})
@@ -57,16 +67,11 @@ def claim(pool):
     while True:
         lo = atomic_add(pool + {_NEXT}, chunk)
         if lo >= extent:
-            break
+            return 0
         call_kernel(fn, slots, ints, lo, min(lo + chunk, extent))
+"""
 
-
-def wake(pool, condition):
-    call1(load(pool + {_LOCK}), pool + {_MUTEX})
-    call1(load(pool + {_WAKE}), condition)
-    call1(load(pool + {_UNLOCK}), pool + {_MUTEX})
-
-
+_PARALLEL_FOR = f"""
 def parallel_for(pool, fn, slots, ints, extent, grain):
     threads = load(pool + {_LIMIT})
     if threads < 2 or atomic_swap_if(pool + {_BUSY}, 0, 1) == 0:
@@ -84,8 +89,10 @@ def parallel_for(pool, fn, slots, ints, extent, grain):
     atomic_store(pool + {_OPEN}, 1)
     atomic_add(pool + {_EPOCH}, 1)
     if atomic_load(pool + {_SLEEPERS}) > 0:
-        wake(pool, pool + {_WORK})
-    claim(pool)
+        call1(load(pool + {_LOCK}), pool + {_MUTEX})
+        call1(load(pool + {_WAKE}), pool + {_WORK})
+        call1(load(pool + {_UNLOCK}), pool + {_MUTEX})
+    call1(load(pool + {_CLAIM_FN}), pool)
     atomic_store(pool + {_OPEN}, 0)
     spins = 0
     while atomic_load(pool + {_ACTIVE}) != 0:
@@ -101,11 +108,12 @@ def parallel_for(pool, fn, slots, ints, extent, grain):
             call1(load(pool + {_UNLOCK}), pool + {_MUTEX})
     atomic_store(pool + {_BUSY}, 0)
     return 1
+"""
 
-
+_WORKER = f"""
 def worker(pool):
     index = atomic_add(pool + {_INDEX}, 1) + 1
-    seen = atomic_load(pool + {_EPOCH})
+    seen = 0
     while True:
         spins = 0
         while atomic_load(pool + {_EPOCH}) == seen and atomic_load(pool + {_STOP}) == 0:
@@ -125,29 +133,12 @@ def worker(pool):
         if index < load(pool + {_LIMIT}):
             atomic_add(pool + {_ACTIVE}, 1)
             if atomic_load(pool + {_OPEN}) != 0:
-                claim(pool)
+                call1(load(pool + {_CLAIM_FN}), pool)
             if atomic_add(pool + {_ACTIVE}, -1) == 1 and atomic_load(pool + {_WAITING}) != 0:
-                wake(pool, pool + {_DONE})
+                call1(load(pool + {_LOCK}), pool + {_MUTEX})
+                call1(load(pool + {_WAKE}), pool + {_DONE})
+                call1(load(pool + {_UNLOCK}), pool + {_MUTEX})
 """
-
-
-def _namespace() -> Mapping[str, Any]:
-    from numba import njit
-
-    from funcgrad.runtime.intrinsics import namespace  # imports Numba
-
-    names = namespace()
-    exec(_SOURCE, names)
-    helpers = {name: njit(names[name], no_cpython_wrapper=True) for name in ("claim", "wake")}
-    names.update(helpers)
-    return names
-
-
-def _compile(name: str, signature: str) -> int:
-    key = fingerprint([Path(__file__).with_name("intrinsics.py")])
-    text = _SOURCE.split("\n\n\n")
-    source = next(part for part in text if f"def {name}(" in part)
-    return compile_native(source, signature, name, _namespace, key + fingerprint([__file__])).address
 
 
 # -- how many
@@ -213,7 +204,7 @@ def _libc() -> Any | None:
     if os.name != "posix":
         return None
     libc = ctypes.CDLL(None)
-    needed = ("pthread_create", "pthread_join", "pthread_mutex_init", "pthread_cond_init", "pthread_cond_wait")
+    needed = ("pthread_create", "pthread_join", "pthread_mutex_init", "pthread_cond_init", *_PTHREAD.values())
     return libc if all(hasattr(libc, name) for name in needed) else None
 
 
@@ -222,7 +213,8 @@ _num_threads = 0
 _workers: list[Any] = []
 _pools: list[np.ndarray] = []  # a stopped pool is kept: another thread may be in the midst of a loop of it
 pool_cell = np.zeros(2, np.int64)
-"""Address of the running pool and of its `parallel_for`; zeros while no worker runs. The executor reads it."""
+"""Address of the running pool and of its `parallel_for`; zeros while no worker runs. The executor reads
+it."""
 
 
 def _immortal_words(nbytes: int) -> np.ndarray:
@@ -251,13 +243,15 @@ def _start(count: int) -> None:
     libc = _libc()
     if libc is None:
         return
-    parallel_for = _compile("parallel_for", "intp(intp,intp,intp,intp,intp,intp)")
-    worker = _compile("worker", "intp(intp)")
+    claim = compile_runtime(_CLAIM, "claim", 1)
+    parallel_for = compile_runtime(_PARALLEL_FOR, "parallel_for", 6)
+    worker = compile_runtime(_WORKER, "worker", 1)
     words = _immortal_words(_SIZE)
     _pools.append(words)
     address = words.ctypes.data
-    for word, name in ((_LOCK, "mutex_lock"), (_UNLOCK, "mutex_unlock"), (_WAIT, "cond_wait"), (_WAKE, "cond_broadcast")):
-        words[word // 8] = ctypes.cast(getattr(libc, "pthread_" + name), ctypes.c_void_p).value or 0
+    for word, name in _PTHREAD.items():
+        words[word // 8] = ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0
+    words[_CLAIM_FN // 8] = claim
     libc.pthread_mutex_init(ctypes.c_void_p(address + _MUTEX), None)
     libc.pthread_cond_init(ctypes.c_void_p(address + _WORK), None)
     libc.pthread_cond_init(ctypes.c_void_p(address + _DONE), None)
@@ -299,5 +293,7 @@ def _before_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_lock.release, after_in_child=_after_fork_in_child
+    )
 atexit.register(stop)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .expr import Scalar, copysign, fabs, fma, horner, round_to_integer, select
+from .expr import Scalar, copysign, divide, fabs, fma, horner, round_to_integer, select
 from .registry import function
 
 
@@ -53,6 +53,9 @@ CONSTANTS = {
 }
 
 
+TINY = 2.0**-60  # odd functions with slope 1 return such an x itself, subnormal or zero
+
+
 def _constants(x: Scalar) -> _Constants:
     return CONSTANTS[x.kind.width]
 
@@ -83,6 +86,12 @@ def reduce_exp(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     n, n_bits = round_to_integer(x * c.log2e)
     r = fma(n, -c.ln2[1], fma(n, -c.ln2[0], x))
     return n, n_bits, r
+
+
+def reduction_tail(x: Scalar, n: Scalar, r: Scalar) -> Scalar:
+    """What rounding left out of r in x = n ln2 + r."""
+    ln2 = _constants(x).ln2
+    return fma(n, -ln2[1], fma(n, -ln2[0], x) - r)
 
 
 def exp_reduced(r: Scalar, tail: Scalar | None = None) -> Scalar:
@@ -122,7 +131,18 @@ def expm1(x: Scalar) -> Scalar:
     n, n_bits, r = reduce_exp(clamp(x, -c.saturated, c.highest))
     quarter = power_of_two(n_bits, x.kind.width, -2)  # of 2**n, which itself may overflow too early
     y = fma(expm1_reduced(r), quarter, quarter - 0.25) * 4.0
-    return copysign(y, x)
+    return select(fabs(x) < TINY, x, y)
+
+
+def expm1_parts(x: Scalar, shift: int = 0) -> tuple[Scalar, Scalar]:
+    """2**shift * expm1(x) as head and tail, for x >= 0 up to where 2**shift * e**x overflows."""
+    c = _constants(x)
+    n, n_bits, r = reduce_exp(x)
+    r_tail = reduction_tail(x, n, r)
+    two_n = power_of_two(n_bits, x.kind.width, shift)
+    lead, swing = two_n - 2.0**shift, two_n * r
+    head = lead + swing
+    return head, fma(fma(r * r, horner(r, c.expm1), r_tail), two_n, (lead - head) + swing)
 
 
 @function()
@@ -130,14 +150,13 @@ def tanh(x: Scalar) -> Scalar:
     """With t = expm1(2|x|): t / (t + 2)."""
     c = _constants(x)
     doubled = fabs(x) * 2.0
-    n, n_bits, r = reduce_exp(select(doubled > 2 * c.saturated, 2 * c.saturated, doubled))
-    r_tail = fma(n, -c.ln2[1], fma(n, -c.ln2[0], doubled) - r)
-    two_n = power_of_two(n_bits, x.kind.width)
-    # t = (2**n - 1) + 2**n (r + r_tail + r**2 q) as head and tail, for one rounding in numerator and denominator each.
-    lead, swing = two_n - 1.0, two_n * r
-    head = lead + swing
-    tail = fma(fma(r * r, horner(r, c.expm1), r_tail), two_n, (lead - head) + swing)
-    return copysign((head + tail) / (head + 2.0 + tail), x)
+    head, tail = expm1_parts(select(doubled > 2 * c.saturated, 2 * c.saturated, doubled))
+    t = head + tail
+    t_tail = (head - t) + tail
+    over = t > 2.0
+    d = t + 2.0
+    d_tail = (select(over, t, 2.0) - d) + select(over, 2.0, t) + t_tail
+    return copysign(divide(t, t_tail, d, d_tail), x)
 
 
 @function()
@@ -145,11 +164,12 @@ def sinh(x: Scalar) -> Scalar:
     """With h = expm1(|x|) / 2: h + h / (2 h + 1)."""
     c = _constants(x)
     a = fabs(x)
-    _, n_bits, r = reduce_exp(select(a > c.highest + 1.0, c.highest + 1.0, a))
-    eighth = power_of_two(n_bits, x.kind.width, -3)
-    h = fma(expm1_reduced(r), eighth, eighth - 0.125) * 4.0
+    head, tail = expm1_parts(select(a > c.highest + 1.0, c.highest + 1.0, a), -3)
+    head, tail = head * 4.0, tail * 4.0
+    h = head + tail
     g = select(h > 2.0**60, 2.0**60, h)  # so that an infinite h does not divide itself
-    return copysign(h + g / fma(g, 2.0, 1.0), x)
+    y = head + (tail + g / fma(g, 2.0, 1.0))
+    return select(a < TINY, x, copysign(y, x))
 
 
 @function()
@@ -167,8 +187,8 @@ def sigmoid(x: Scalar) -> Scalar:
     """1 / (1 + e**-x), from e**-|x| so that neither tail overflows."""
     c = _constants(x)
     a = -fabs(x)
-    n, n_bits, r = reduce_exp(select(a < c.lowest, c.lowest, a))
-    e = scale(exp_reduced(r), n, n_bits)
-    return select(x < 0.0, e, 1.0) / (e + 1.0)
-
-
+    a = select(a < c.lowest, c.lowest, a)
+    n, n_bits, r = reduce_exp(a)
+    e = scale(exp_reduced(r, reduction_tail(a, n, r)), n, n_bits)
+    d = e + 1.0
+    return divide(select(x < 0.0, e, 1.0), 0.0, d, (1.0 - d) + e)

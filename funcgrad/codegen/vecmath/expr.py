@@ -88,26 +88,13 @@ class Body:
             function = self.ir.Function(self.module, signature, name)
         return function
 
-    def rarely(self, condition: Scalar, common: Scalar, rare: Callable[[], Scalar]) -> Scalar:
-        """`common`, but where the condition holds the value of `rare`, which must be free of side effects.
-
-        The one true branch of this package. LLVM's vectoriser keeps it as one predicted test per lane around a
-        scalar call, so the common case of the loop stays wide.
-        """
-        builder = self.builder
-        before = builder.block
-        slow = builder.append_basic_block("rare")
-        done = builder.append_basic_block("done")
-        builder.cbranch(condition.value, slow, done).set_weights([1, 1 << 20])
-        builder.position_at_end(slow)
-        other = rare()
-        after = builder.block
-        builder.branch(done)
-        builder.position_at_end(done)
-        merged = builder.phi(common.value.type)
-        merged.add_incoming(common.value, before)
-        merged.add_incoming(other.value, after)
-        return Scalar(self, common.kind, merged)
+    def define(self, function: Any, emit: Callable[..., Scalar], kinds: Sequence[Kind]) -> None:
+        """Give a declared function the body that `emit` makes of its arguments."""
+        function.attributes.add("nounwind")
+        function.attributes.add("readnone")
+        inner = Body(self.ir.IRBuilder(function.append_basic_block("entry")))
+        operands = [Scalar(inner, k, v) for k, v in zip(kinds, function.args, strict=True)]
+        inner.builder.ret(emit(*operands).value)
 
     def call(self, function: Any, result: Kind, args: Sequence[Scalar]) -> Scalar:
         return Scalar(self, result, self.builder.call(function, [a.value for a in args]))
@@ -319,6 +306,14 @@ def horner(x: Scalar, coefficients: Sequence[float]) -> Scalar:
     for c in reversed(coefficients[:-1]):
         value = fma(x, value, c)
     return value if isinstance(value, Scalar) else x.const(value)
+
+
+def divide(n: Scalar, n_tail: Operand, d: Scalar, d_tail: Operand) -> Scalar:
+    """(n + n_tail) / (d + d_tail) almost correctly rounded, for the price of one division."""
+    inverse = 1.0 / d
+    q = n * inverse
+    left = fma(-q, n.like(d_tail), fma(-q, d, n))
+    return fma(left if isinstance(n_tail, float) and n_tail == 0.0 else left + n_tail, inverse, q)
 
 
 def round_to_integer(x: Scalar) -> tuple[Scalar, Scalar]:

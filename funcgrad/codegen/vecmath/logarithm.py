@@ -13,6 +13,7 @@ from .registry import function
 
 class _Constants(NamedTuple):
     series: tuple[float, ...]  # (2 atanh(s) - 2 s) / s**3 in s**2
+    wide_series: tuple[float, ...]  # the same for |s| <= 0.2013
     ln2: tuple[float, float]
     log2e: tuple[float, float]
     log10e: tuple[float, float]
@@ -28,6 +29,7 @@ _h = float.fromhex
 CONSTANTS = {
     32: _Constants(
         series=tuple(map(_h, ("0x1.555554p-1", "0x1.999c26p-2", "0x1.23d3e6p-2", "0x1.f138c6p-3"))),
+        wide_series=tuple(map(_h, ("0x1.555554p-1", "0x1.999c0cp-2", "0x1.23e03ep-2", "0x1.eea09p-3"))),
         ln2=(_h("0x1.62e43p-1"), _h("-0x1.05c61p-29")),
         log2e=(_h("0x1.715476p+0"), _h("0x1.4ae0cp-26")),
         log10e=(_h("0x1.bcb7b2p-2"), _h("-0x1.5b235ep-27")),
@@ -38,6 +40,10 @@ CONSTANTS = {
         series=tuple(map(_h, (
             "0x1.5555555555592p-1", "0x1.999999997fec4p-2", "0x1.24924941e972ep-2", "0x1.c71c520b7f82ap-3",
             "0x1.74663f20c072cp-3", "0x1.39a1a6f68a6c9p-3", "0x1.2f06a57791b0ap-3",
+        ))),
+        wide_series=tuple(map(_h, (
+            "0x1.555555555554ep-1", "0x1.999999999c6fdp-2", "0x1.24924921934e8p-2", "0x1.c71c74d58dd57p-3",
+            "0x1.745c3ae35d755p-3", "0x1.3b37bfb7a9798p-3", "0x1.0daaa92a65a52p-3", "0x1.1c5c99db8ee89p-3",
         ))),
         ln2=(_h("0x1.62e42fefa39efp-1"), _h("0x1.abc9e3b39803fp-56")),
         log2e=(_h("0x1.71547652b82fep+0"), _h("0x1.777d0ffda0d24p-56")),
@@ -158,9 +164,9 @@ def asinh(x: Scalar) -> Scalar:
     a = fabs(x)
     huge = a > c.huge
     b = select(huge, 1.0, a)
-    square = b * b
-    u = b + square / (sqrt(fma(b, b, 1.0)) + 1.0)
-    y = log1p_shifted(select(huge, a, u), 0.0, select(huge, x.const(1.0), 0.0))
+    more = b * b / (sqrt(fma(b, b, 1.0)) + 1.0)
+    u = b + more
+    y = log1p_shifted(select(huge, a, u), (b - u) + more, select(huge, x.const(1.0), 0.0))
     return copysign(select(a < float("inf"), y, a), x)
 
 
@@ -170,19 +176,40 @@ def acosh(x: Scalar) -> Scalar:
     c = _constants(x)
     huge = x > c.huge
     t = select(huge, 1.0, x - 1.0)
-    u = t + sqrt(fma(t, t, t * 2.0))
-    y = log1p_shifted(select(huge, x, u), 0.0, select(huge, x.const(1.0), 0.0))
+    twice = t * 2.0
+    square = fma(t, t, twice)
+    root = sqrt(square)
+    # One Newton step: what the root lacks of sqrt(t**2 + 2 t).
+    root_tail = (fma(-root, root, square) + fma(t, t, twice - square)) * (0.5 / (root + 1e-30))
+    u = root + t
+    tail = (root - u) + t + root_tail
+    y = log1p_shifted(select(huge, x, u), tail, select(huge, x.const(1.0), 0.0))
     y = select(x < float("inf"), y, x)
     return select(x < 1.0, float("nan"), y)
 
 
 @function()
 def atanh(x: Scalar) -> Scalar:
-    """log1p(2 a / (1 - a)) / 2 for a = |x|."""
+    """(k ln2 + log(m)) / 2 where 2**k m = (1 + a) / (1 - a), a = |x|.
+
+    s = (m - 1) / (m + 1) comes straight from a, and is a itself when k = 0.
+    """
+    c = _constants(x)
     a = fabs(x)
-    y = log1p_shifted(a * 2.0 / (1.0 - a)) * 0.5
+    # The difference of the bit patterns is a piecewise linear log2 of the ratio: good enough to choose k.
+    distance = (a + 1.0).bits() - (1.0 - a).bits() + (c.one + (1 << (c.significand - 1)))
+    k = distance.shift_right_logical(c.significand) - (c.one >> c.significand)
+    two_k = ((k + (c.one >> c.significand)) << c.significand).as_float()
+    down, up = 1.0 - two_k, two_k + 1.0
+    # Close to 1 it is 1 - a that is exact, elsewhere the powers of two.
+    near = a > 0.75
+    near_one = (1.0 - a) * two_k
+    numerator = select(near, (1.0 - near_one) + a, fma(a, up, down))
+    s = numerator / select(near, near_one + a + 1.0, fma(a, down, up))
+    z = s * s
+    k_float = small_integer_to_float(k)
+    series = fma(s * z, horner(z, c.wide_series), k_float * c.ln2[1])
+    y = fma(k_float, c.ln2[0], fma(s, 2.0, series)) * 0.5
     y = select(a.eq(1.0), float("inf"), y)
-    y = select(a > 1.0, float("nan"), y)
-    return copysign(select(a.ne(a), a, y), x)
-
-
+    y = select(a <= 1.0, y, float("nan"))
+    return copysign(select(a < 2.0**-40, a, y), x)

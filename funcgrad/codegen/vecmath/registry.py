@@ -56,10 +56,10 @@ def emit_call(definition: Definition, body: Any, args: list[Scalar]) -> Scalar:
     """A use of the function in `body`: in place when small, else a call of the module's one inlined copy."""
     if definition.small:
         return definition.emit(*args)
-    return body.call(module_function(body, definition, args), definition.result, args)
+    return body.call(module_function(body, definition), definition.result, args)
 
 
-def module_function(body: Any, definition: Definition, args: list[Scalar]) -> Any:
+def module_function(body: Any, definition: Definition) -> Any:
     """The definition as an internal function of the module, made at its first use.
 
     LLVM inlines it before it looks at loops; until then a kernel that uses `exp` five times carries it once.
@@ -70,9 +70,5 @@ def module_function(body: Any, definition: Definition, args: list[Scalar]) -> An
         made = body.declare(name, definition.result, definition.arguments)
         made.linkage = "internal"
         made.attributes.add("alwaysinline")
-        made.attributes.add("nounwind")
-        ir = body.ir
-        inner = type(body)(ir.IRBuilder(made.append_basic_block("entry")))
-        operands = [Scalar(inner, a.kind, v) for a, v in zip(args, made.args, strict=True)]
-        inner.builder.ret(definition.emit(*operands).value)
+        body.define(made, definition.emit, definition.arguments)
     return made

@@ -1,0 +1,120 @@
+"""Values that a function needs a long way round for, once in a blue moon, without spoiling the loop around it.
+
+LLVM's vectoriser takes no loop with a call in it, unless the called function names vector variants of itself
+(`vector-function-abi-variant`). So the long way becomes a scalar function of its own, with variants for every vector
+width. A variant tests all lanes at once and, but for the blue moon, returns at once: one call and one test per
+vector, next to tens of instructions of the common way.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from .expr import Body, Kind, Scalar, fabs
+
+
+
+@cache
+def register_bits() -> int:
+    """The widest vector register of this machine."""
+    from llvmlite.binding import get_host_cpu_features
+
+    features = get_host_cpu_features()
+    return 512 if features.get("avx512f") else 256 if features.get("avx") else 128
+
+
+def vector_widths(kind: Kind) -> list[int]:
+    """The numbers of lanes a loop with this kind in it may get.
+
+    Its widest element, at most 64 bits, fills a register; LLVM prefers 256 bits on some machines that have 512.
+    """
+    most = register_bits()
+    least = min(most, 256)
+    return [w for w in (2, 4, 8, 16) if least <= w * 64 and w * kind.width <= most]
+
+
+def beyond(x: Scalar, limit: float, common: Scalar, name: str, rare: Callable[[Scalar], Scalar]) -> Scalar:
+    """`common` where |x| < limit, else (NaN included) `rare(x)`; `name` names the function that `rare` becomes.
+
+    `rare` may be run on any x, and its value thrown away.
+    """
+    body = x.body
+    builder = body.builder
+    function = _outlined(body, f"fg.{name}_{x.kind.name}", limit, rare, x)
+    before = builder.block
+    slow = builder.append_basic_block("rare")
+    done = builder.append_basic_block("done")
+    builder.cbranch((fabs(x) < limit).value, done, slow).set_weights([1 << 20, 1])
+    builder.position_at_end(slow)
+    other = body.call(function, x.kind, [x])
+    builder.branch(done)
+    builder.position_at_end(done)
+    merged = builder.phi(common.value.type)
+    merged.add_incoming(common.value, before)
+    merged.add_incoming(other.value, slow)
+    return Scalar(body, common.kind, merged)
+
+
+def _outlined(body: Body, name: str, limit: float, rare: Callable[[Scalar], Scalar], x: Scalar) -> Any:
+    """`rare` as a function that is never inlined, with its vector variants, made once per module."""
+    function = body.module.globals.get(name)
+    if function is None:
+        function = body.declare(name, x.kind, [x.kind])
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        function.attributes.add("optnone")
+        widths = vector_widths(x.kind)
+        variants = ",".join(f"_ZGV_LLVM_N{w}v_{name}({_variant(body, function, x, limit, w)})" for w in widths)
+        # llvmlite knows no attributes of the form "key"="value", but prints what is in the set.
+        set.add(function.attributes, f'"vector-function-abi-variant"="{variants}"')
+        body.define(function, rare, [x.kind])
+    return function
+
+
+def _variant(body: Body, scalar: Any, x: Scalar, limit: float, width: int) -> str:
+    """The name of a function over `width` lanes: the scalar one lane by lane, if any lane is beyond the limit."""
+    ir = body.ir
+    element = body.llvm_type(x.kind)
+    lanes = ir.VectorType(element, width)
+    name = f"{scalar.name}_v{width}"
+    function = ir.Function(body.module, ir.FunctionType(lanes, [lanes]), name)
+    # Nothing calls a variant until the vectoriser does: an internal one would have been deleted by then.
+    function.linkage = "weak_odr"
+    function.attributes.add("noinline")
+    function.attributes.add("nounwind")
+    (argument,) = function.args
+    entry, loop, done = (function.append_basic_block(n) for n in ("entry", "lane", "done"))
+
+    builder = ir.IRBuilder(entry)
+    suffix = f"v{width}{x.kind.name}"
+    magnitude = _declared(body, f"llvm.fabs.{suffix}", lanes, lanes)
+    any_lane = _declared(body, f"llvm.vector.reduce.or.v{width}i1", ir.IntType(1), ir.VectorType(ir.IntType(1), width))
+    limits = ir.Constant(lanes, [ir.Constant(element, limit)] * width)
+    far = builder.fcmp_unordered(">=", builder.call(magnitude, [argument]), limits)
+    builder.cbranch(builder.call(any_lane, [far]), loop, done).set_weights([1, 1 << 20])
+
+    builder.position_at_end(loop)
+    index_type = ir.IntType(32)
+    index, values = builder.phi(index_type), builder.phi(lanes)
+    value = builder.call(scalar, [builder.extract_element(argument, index)])
+    changed = builder.insert_element(values, value, index)
+    following = builder.add(index, ir.Constant(index_type, 1))
+    builder.cbranch(builder.icmp_unsigned("<", following, ir.Constant(index_type, width)), loop, done)
+    for phi, first, then in ((index, ir.Constant(index_type, 0), following), (values, argument, changed)):
+        phi.add_incoming(first, entry)
+        phi.add_incoming(then, loop)
+
+    builder.position_at_end(done)
+    result = builder.phi(lanes)
+    result.add_incoming(argument, entry)
+    result.add_incoming(changed, loop)
+    builder.ret(result)
+    return name
+
+
+def _declared(body: Body, name: str, result: Any, argument: Any) -> Any:
+    made = body.module.globals.get(name)
+    return made if made is not None else body.ir.Function(
+        body.module, body.ir.FunctionType(result, [argument]), name
+    )

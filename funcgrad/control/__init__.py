@@ -1,0 +1,1 @@
+"""Primitives that own programs: calls, checkpoints, and in time custom rules and loops."""

@@ -1,0 +1,183 @@
+"""Derived programs: the batched, linearized or transposed form of a jaxpr, worked out once.
+
+A primitive that owns a jaxpr transforms by transforming the jaxpr. Results are kept per jaxpr object (weakly: they
+die with it) and per what was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from ..core.avals import ShapedArray
+from ..core.jaxpr import ClosedJaxpr, Jaxpr, Var, eval_jaxpr
+from ..core.primitive import ZERO
+from ..core.staging import stage
+from ..core.trace import STATE, Tracer
+from ..transforms.batch import batch_subtrace
+from ..transforms.forward import jvp_flat
+from ..transforms.linear import LinearFunction, TangentTrace, TangentTracer, linearize_flat
+
+__all__ = [
+    "Linearized",
+    "batched_jaxpr",
+    "call_jaxpr",
+    "clear_derived",
+    "closed_over",
+    "jvp_jaxpr",
+    "linearized_jaxpr",
+    "per_jaxpr",
+    "transposed_jaxpr",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+_caches: list[WeakKeyDictionary[Jaxpr, dict[Any, Any]]] = []
+
+
+def per_jaxpr(fun: F) -> F:
+    """Memoise ``fun(closed, *hashable)``, dropping entries when the jaxpr dies."""
+    cache: WeakKeyDictionary[Jaxpr, dict[Any, Any]] = WeakKeyDictionary()
+    _caches.append(cache)
+
+    def memoised(closed: ClosedJaxpr, *key: Any) -> Any:
+        if any(isinstance(c, Tracer) for c in closed.consts):
+            return fun(closed, *key)
+        per = cache.setdefault(closed.jaxpr, {})
+        full = (STATE.axes, key)
+        if full not in per:
+            per[full] = fun(closed, *key)
+        return per[full]
+
+    return memoised  # type: ignore[return-value]
+
+
+def clear_derived() -> None:
+    for cache in _caches:
+        cache.clear()
+
+
+def call_jaxpr(closed: ClosedJaxpr) -> Callable[..., list[Any]]:
+    """The jaxpr as a function, interpreted in the current trace."""
+    return lambda *args: eval_jaxpr(closed.jaxpr, closed.consts, *args)
+
+
+@per_jaxpr
+def jvp_jaxpr(closed: ClosedJaxpr, nonzero: tuple[bool, ...]) -> tuple[ClosedJaxpr, tuple[bool, ...]]:
+    """``(primals, nonzero tangents) -> (outs, nonzero tangent outs)`` and which tangent outs those are."""
+    n = len(closed.in_avals)
+    out_nonzero: tuple[bool, ...] = ()
+
+    def fun(*args: Any) -> list[Any]:
+        nonlocal out_nonzero
+        rest = iter(args[n:])
+        tangents = [next(rest) if nz else ZERO for nz in nonzero]
+        outs, t_outs = jvp_flat(call_jaxpr(closed), args[:n], tangents)
+        out_nonzero = tuple([t is not ZERO for t in t_outs])
+        return [*outs, *[t for t in t_outs if t is not ZERO]]
+
+    avals = [*closed.in_avals, *[a.strong() for a, nz in zip(closed.in_avals, nonzero, strict=True) if nz]]
+    return stage(fun, avals, f"jvp({closed.jaxpr.name})"), out_nonzero
+
+
+@dataclass(frozen=True)
+class Linearized:
+    """``primal``: ``ins -> (outs, new residuals)``. A residual is an input, an output or new: ``sources`` are indices
+    into ``[*ins, *primal's results]``. ``linear``: ``(residuals, nonzero tangents) -> nonzero tangent outs``."""
+
+    primal: ClosedJaxpr
+    linear: ClosedJaxpr
+    sources: tuple[int, ...]
+    n_outs: int
+    out_nonzero: tuple[bool, ...]
+
+
+@per_jaxpr
+def linearized_jaxpr(closed: ClosedJaxpr, nonzero: tuple[bool, ...]) -> Linearized:
+    found: dict[str, Any] = {}
+
+    def fun(*args: Any) -> list[Any]:
+        outs, lin = linearize_flat(call_jaxpr(closed), args, nonzero)
+        linear, residuals = lin.to_jaxpr()
+        known = {id(x): k for k, x in enumerate(args)}
+        results = list(outs)
+        for k, x in enumerate(results):
+            known.setdefault(id(x), len(args) + k)
+        sources = []
+        for r in residuals:
+            if id(r) not in known:
+                known[id(r)] = len(args) + len(results)
+                results.append(r)
+            sources.append(known[id(r)])
+        found.update(linear=linear, sources=tuple(sources), n_outs=len(outs), keep=results)
+        found["out_nonzero"] = tuple([o is not None for o in lin.outs])
+        return results
+
+    primal = stage(fun, closed.in_avals, closed.jaxpr.name)
+    return Linearized(primal, found["linear"], found["sources"], found["n_outs"], found["out_nonzero"])
+
+
+@per_jaxpr
+def transposed_jaxpr(
+    closed: ClosedJaxpr, linear: tuple[bool, ...], nonzero_cts: tuple[bool, ...]
+) -> tuple[ClosedJaxpr, tuple[bool, ...]]:
+    """``(non-linear operands, nonzero cotangents) -> nonzero cotangents of the linear operands``, and which."""
+    n_known = linear.count(False)
+    out_nonzero: tuple[bool, ...] = ()
+
+    def fun(*args: Any) -> list[Any]:
+        nonlocal out_nonzero
+        known, cts = iter(args[:n_known]), iter(args[n_known:])
+        trace = TangentTrace(STATE.trace)
+        inputs: list[TangentTracer] = []
+        operands = []
+        for aval, is_linear in zip(closed.in_avals, linear, strict=True):
+            if is_linear:
+                inputs.append(TangentTracer(trace, aval.strong(), None))
+                operands.append(inputs[-1])
+            else:
+                operands.append(next(known))
+        parent, STATE.trace = STATE.trace, trace
+        try:
+            outs = call_jaxpr(closed)(*operands)
+        finally:
+            STATE.trace = parent
+        mine = [o if type(o) is TangentTracer and o._trace is trace else None for o in outs]
+        function = LinearFunction(inputs, trace.tape, mine)
+        pulled = function.transpose([next(cts) if nz else ZERO for nz in nonzero_cts])
+        out_nonzero = tuple([c is not ZERO for c in pulled])
+        return [c for c in pulled if c is not ZERO]
+
+    avals = [a for a, is_linear in zip(closed.in_avals, linear, strict=True) if not is_linear]
+    avals += [a.strong() for a, nz in zip(closed.out_avals, nonzero_cts, strict=True) if nz]
+    return stage(fun, avals, f"transpose({closed.jaxpr.name})"), out_nonzero
+
+
+@per_jaxpr
+def batched_jaxpr(
+    closed: ClosedJaxpr, size: int, dims: tuple[int | None, ...], axis_name: Any
+) -> tuple[ClosedJaxpr, tuple[int | None, ...]]:
+    """The jaxpr over batched operands, and the batch axis of each result."""
+    out_dims: tuple[int | None, ...] = ()
+
+    def fun(*args: Any) -> list[Any]:
+        nonlocal out_dims
+        outs, found = batch_subtrace(call_jaxpr(closed), size, args, dims, axis_name)
+        out_dims = tuple(found)
+        return outs
+
+    def grown(a: ShapedArray, d: int | None) -> ShapedArray:
+        return a if d is None else a.update(shape=(*a.shape[:d], size, *a.shape[d:]))
+
+    avals = [grown(a, d) for a, d in zip(closed.in_avals, dims, strict=True)]
+    return stage(fun, avals, f"vmap({closed.jaxpr.name})"), out_dims
+
+
+def closed_over(consts: Sequence[Any], closed: ClosedJaxpr) -> ClosedJaxpr:
+    """The jaxpr with its constants as leading inputs."""
+    jaxpr = closed.jaxpr
+    assert len(consts) == len(jaxpr.constvars)
+    invars: tuple[Var, ...] = (*jaxpr.constvars, *jaxpr.invars)
+    return ClosedJaxpr(Jaxpr((), invars, jaxpr.eqns, jaxpr.outvars, jaxpr.name))
+

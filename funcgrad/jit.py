@@ -1,0 +1,447 @@
+"""``jit``: trace once per structure of the arguments, compile once per structure of the program, then only run.
+
+A call finds its compiled program by the types, shapes, strides and dtypes of its leaves, in about a microsecond.
+Another shape costs a new trace and plan (milliseconds), but no compilation: kernels do not depend on extents.
+Under another transformation the call becomes one ``jit`` equation, which that transformation transforms.
+
+    jit(f).trace(*args)  ->  Traced   the jaxpr
+           .lower()      ->  Lowered  passes and fusion: the kernels as Python source
+           .compile()    ->  Compiled native code, memory and cost analysis
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+import numpy as np
+
+from . import tree
+from .compiler import Executable, compile_jaxpr
+from .control.call import jit_p, set_executor
+from .control.derived import clear_derived, closed_over
+from .core.avals import ShapedArray, aval_of
+from .core.jaxpr import ClosedJaxpr, Jaxpr, eval_jaxpr
+from .core.staging import stage
+from .core.trace import EVAL, STATE, Tracer
+from .transforms.flat import FlatFunction, canonical_argnums, check_callable
+from .transforms.inspect import ShapeDtypeStruct
+from .tree_specialize import Specialized, specialize
+
+__all__ = ["Compiled", "JitFunction", "Lowered", "Traced", "clear_caches", "jit"]
+
+
+# executables of call equations ----------------------------------------------------------------------------------
+
+_executables: WeakKeyDictionary[Jaxpr, Executable] = WeakKeyDictionary()
+
+
+def _executable(closed: ClosedJaxpr) -> Executable:
+    found = _executables.get(closed.jaxpr)
+    if found is None:
+        found = _executables[closed.jaxpr] = compile_jaxpr(closed)
+    return found
+
+
+def _execute_call(closed: ClosedJaxpr, args: Sequence[Any]) -> Sequence[Any]:
+    """How ``jit_p`` runs on concrete values: the program derived from a jitted function is compiled like it."""
+    inputs = [as_input(x, a) for x, a in zip(args, closed.in_avals, strict=True)]
+    return _executable(closed)(inputs)
+
+
+set_executor(_execute_call)
+
+
+def as_input(x: Any, aval: ShapedArray) -> Any:
+    """``x`` as compiled programs take it: a C-contiguous array, or a NumPy scalar if 0-d."""
+    if aval.shape == ():
+        return x if type(x) is aval.dtype.type else aval.dtype.type(x)
+    return np.ascontiguousarray(x, aval.dtype)
+
+
+# one compiled signature -----------------------------------------------------------------------------------------
+
+_NATIVE_SCALARS = (float, complex)
+
+
+def _converter(x: Any, aval: ShapedArray) -> Callable[[Any], Any] | None:
+    """What has to be done to an argument like ``x`` at every call; None for nothing, the usual case."""
+    if type(x) in _NATIVE_SCALARS or (isinstance(x, np.generic) and x.dtype.isnative):
+        return None
+    if type(x) is np.ndarray and x.ndim and x.flags.c_contiguous and x.dtype.isnative and x.flags.aligned:
+        return None
+    return functools.partial(as_input, aval=aval)
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A function traced for one signature: ``jaxpr`` takes the leaves of the dynamic arguments."""
+
+    jaxpr: ClosedJaxpr
+    in_tree: tree.PyTreeDef
+    out_tree: tree.PyTreeDef
+    fun_name: str
+
+    def as_text(self) -> str:
+        return str(self.jaxpr)
+
+    def lower(self) -> Lowered:
+        return Lowered(self, compile_jaxpr(self.jaxpr))
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A fused program: its kernels are known, as source."""
+
+    traced: Traced
+    executable: Executable
+
+    def as_text(self) -> str:
+        """The fused kernels as the very Python source that is compiled."""
+        return self.executable.as_text()
+
+    def compile(self) -> Compiled:
+        return Compiled(self.traced, self.executable)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A program ready to run for one signature. Call it with arguments of exactly that signature."""
+
+    traced: Traced
+    executable: Executable
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves, in_tree = tree.flatten((args, kwargs))
+        if in_tree != self.traced.in_tree:
+            raise TypeError(
+                f"{self.traced.fun_name} was compiled for another structure of arguments: "
+                + tree.describe_difference(self.traced.in_tree, in_tree)
+            )
+        avals = self.traced.jaxpr.in_avals
+        for k, (x, a) in enumerate(zip(leaves, avals, strict=True)):
+            found = aval_of(x)
+            if found.shape != a.shape or (found.dtype != a.dtype and not found.weak_type):
+                raise TypeError(
+                    f"{self.traced.fun_name} was compiled for {a} at argument{tree.leaf_paths(in_tree)[k][3:]}, "
+                    f"but called with {found}"
+                )
+        outs = self.executable([as_input(x, a) for x, a in zip(leaves, avals, strict=True)])
+        return self.traced.out_tree.unflatten(outs)
+
+    def as_text(self, stage: str = "source") -> str:
+        """``stage``: ``jaxpr``, ``source`` (the kernels as Python), ``llvm`` or ``assembly``."""
+        if stage == "jaxpr":
+            return self.traced.as_text()
+        return self.executable.as_text(stage)
+
+    def memory_analysis(self) -> Any:
+        return self.executable.memory_analysis()
+
+    def cost_analysis(self) -> Any:
+        return self.executable.cost_analysis()
+
+
+class _Entry:
+    """A compiled signature, ready for leaves of exactly its types, shapes, strides and dtypes."""
+
+    __slots__ = ("converters", "executable", "single", "unflatten")
+
+    def __init__(self, executable: Executable, leaves: Sequence[Any], avals: Sequence[ShapedArray], out_tree: Any):
+        converters = [_converter(x, a) for x, a in zip(leaves, avals, strict=True)]
+        self.converters = converters if any(converters) else None
+        self.executable = executable
+        self.single = out_tree.is_leaf()
+        special = specialize(out_tree)
+        self.unflatten = special.unflatten if special is not None else out_tree.unflatten
+
+    def __call__(self, leaves: Sequence[Any]) -> Any:
+        if self.converters is not None:
+            leaves = [x if c is None else c(x) for x, c in zip(leaves, self.converters, strict=True)]
+        outs = self.executable(leaves)
+        return outs[0] if self.single else self.unflatten(outs)
+
+
+_PLAIN = frozenset((np.ndarray, float, int, bool, complex, *{np.dtype(c).type for c in "?bhilqBHILQefdFD"}))
+
+
+def _leaf_key(x: Any) -> Any:
+    """What of an argument decides which program runs; None for a tracer."""
+    if type(x) is np.ndarray:
+        return x.shape, x.strides, x.dtype
+    if type(x) in _PLAIN:
+        return type(x)
+    if isinstance(x, Tracer):
+        return None
+    return aval_of(x), getattr(x, "strides", None), type(x)
+
+
+# the jitted function --------------------------------------------------------------------------------------------
+
+
+class JitFunction:
+    """A function under ``jit``. See `jit`."""
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        static_argnums: tuple[int, ...],
+        static_argnames: frozenset[str],
+        donate_argnums: tuple[int, ...],
+        inline: bool,
+    ) -> None:
+        functools.update_wrapper(self, fun)
+        self._fun = fun
+        self._static_argnums = static_argnums
+        self._static_argnames = static_argnames
+        self._donate_argnums = donate_argnums
+        self._inline = inline
+        self._has_static = bool(static_argnums or static_argnames)
+        self._entries: dict[Any, _Entry] = {}
+        self._traces: dict[Any, Traced] = {}
+        self._special: Specialized | None = None
+        self._special_tree: Any = None
+        _functions.add(self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if STATE.trace is EVAL and not self._has_static:
+            leaves, key = self._fast_key(args, kwargs)
+            entry = self._entries.get(key)
+            if entry is not None:
+                return entry(leaves)
+        return self._call(args, kwargs)
+
+    def _fast_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Sequence[Any], Any]:
+        """Leaves and key by the shortest way: plain arguments, or the structure of the last call."""
+        if not kwargs:
+            key: list[Any] = []
+            for x in args:
+                kind = type(x)
+                if kind is np.ndarray:
+                    key.append((x.shape, x.strides, x.dtype))
+                elif kind in _PLAIN:
+                    key.append(kind)
+                else:
+                    break
+            else:
+                return args, tuple(key)
+        special = self._special
+        if special is not None:
+            leaves = special.flatten((args, kwargs))
+            if leaves is not None:
+                return leaves, (self._special_tree, *map(_leaf_key, leaves))
+        return (), None
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        fun, args, kwargs, statics = self._split_static(args, kwargs)
+        leaves, in_tree = tree.flatten((args, kwargs))
+        if STATE.trace is not EVAL or any(isinstance(x, Tracer) for x in leaves):
+            return self._bind(fun, leaves, in_tree, statics)
+        plain = not kwargs and not statics and all(type(x) in _PLAIN for x in args)
+        keys = tuple([_leaf_key(x) for x in leaves])
+        key = keys if plain else (in_tree, *keys, statics) if statics else (in_tree, *keys)
+        entry = self._entries.get(key)
+        if entry is None:
+            traced = self._trace(fun, leaves, in_tree, statics)
+            if any(isinstance(c, Tracer) for c in traced.jaxpr.consts):
+                return self._bind(fun, leaves, in_tree, statics)
+            entry = _Entry(_executable(traced.jaxpr), leaves, traced.jaxpr.in_avals, traced.out_tree)
+            self._entries[key] = entry
+        elif not plain and not statics and self._special_tree != in_tree:
+            self._special_tree, self._special = in_tree, specialize(in_tree)  # worth making at the second call
+        return entry(leaves)
+
+    def _bind(self, fun: Callable[..., Any], leaves: list[Any], in_tree: Any, statics: Any) -> Any:
+        """Under another trace: one equation of that trace."""
+        traced = self._trace(fun, leaves, in_tree, statics)
+        closed = traced.jaxpr
+        if self._inline:
+            outs: Sequence[Any] = eval_jaxpr(closed.jaxpr, closed.consts, *leaves)
+        else:
+            call = closed if not closed.consts else closed_over(closed.consts, closed)
+            outs = jit_p.bind(*closed.consts, *leaves, jaxpr=call, name=traced.fun_name)
+        return traced.out_tree.unflatten(outs)
+
+    def _trace(self, fun: Callable[..., Any], leaves: Sequence[Any], in_tree: Any, statics: Any) -> Traced:
+        avals = [aval_of(x) for x in leaves]
+        key = (in_tree, tuple(avals), statics, STATE.axes)
+        traced = self._traces.get(key)
+        if traced is None:
+            flat = FlatFunction(fun, in_tree)
+            saved = STATE.trace
+            closed = stage(flat, avals, flat.__name__)
+            assert STATE.trace is saved
+            traced = Traced(closed, in_tree, flat.out_tree, flat.__name__)
+            if not any(isinstance(c, Tracer) for c in closed.consts):
+                closed = ClosedJaxpr(closed.jaxpr, tuple([_frozen(c) for c in closed.consts]))
+                traced = Traced(closed, in_tree, flat.out_tree, flat.__name__)
+                self._traces[key] = traced
+        return traced
+
+    def _split_static(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The function of the dynamic arguments alone, these arguments, and the static ones as a hashable key."""
+        if not self._has_static:
+            return self._fun, args, kwargs, ()
+        if any(p >= len(args) or p < -len(args) for p in self._static_argnums):
+            if not self._static_argnames:
+                canonical_argnums([p for p in self._static_argnums], len(args), "jit static_argnums")
+        positions = {p % len(args) for p in self._static_argnums if -len(args) <= p < len(args)}
+        named = {k: v for k, v in kwargs.items() if k in self._static_argnames}
+        fixed = {p: args[p] for p in positions}
+        for where, value in [*fixed.items(), *named.items()]:
+            _check_hashable(self._fun, where, value)
+        fun = _WithStatic(self._fun, len(args), fixed, named)
+        dynamic = tuple([x for p, x in enumerate(args) if p not in positions])
+        rest = {k: v for k, v in kwargs.items() if k not in named}
+        key = (
+            tuple([(p, type(v), v) for p, v in sorted(fixed.items())]),
+            tuple([(k, type(v), v) for k, v in sorted(named.items())]),
+        )
+        return fun, dynamic, rest, key
+
+    def trace(self, *args: Any, **kwargs: Any) -> Traced:
+        """Trace for these arguments (arrays, or ``ShapeDtypeStruct``) without running anything."""
+        fun, args, kwargs, statics = self._split_static(args, kwargs)
+        leaves, in_tree = tree.flatten((args, kwargs))
+        return self._trace(fun, leaves, in_tree, statics)
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        return self.trace(*args, **kwargs).lower()
+
+    def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
+        traced = self.trace(*args, **kwargs)
+        return traced.out_tree.unflatten([ShapeDtypeStruct(a.shape, a.dtype) for a in traced.jaxpr.out_avals])
+
+    def clear_cache(self) -> None:
+        self._entries.clear()
+        self._traces.clear()
+
+    def _cache_size(self) -> int:
+        return len(self._entries)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<jit of {getattr(self._fun, '__qualname__', self._fun)}>"
+
+
+_functions: WeakSet[JitFunction] = WeakSet()
+
+
+class _WithStatic:
+    """``fun`` with its static arguments put back."""
+
+    def __init__(self, fun: Callable[..., Any], n_args: int, fixed: dict[int, Any], named: dict[str, Any]) -> None:
+        self.fun, self.n_args, self.fixed, self.named = fun, n_args, fixed, named
+        self.__name__ = getattr(fun, "__name__", type(fun).__name__)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        rest = iter(args)
+        full = [self.fixed[p] if p in self.fixed else next(rest) for p in range(self.n_args)]
+        return self.fun(*full, **self.named, **kwargs)
+
+
+def _frozen(const: Any) -> Any:
+    """A captured array as it is now: writing to it later does not reach into compiled programs."""
+    return const.copy() if isinstance(const, np.ndarray) else const
+
+
+def _check_hashable(fun: Callable[..., Any], where: int | str, value: Any) -> None:
+    try:
+        hash(value)
+    except TypeError:
+        name = repr(where) if isinstance(where, str) else f"at position {where}"
+        what = "an array" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+        raise ValueError(
+            f"jit: the static argument {name} of {getattr(fun, '__name__', fun)} is {what}, which is not hashable. "
+            "Static arguments are part of the cache key: pass a tuple instead of a list, or make the argument dynamic "
+            "by leaving it out of static_argnums and static_argnames."
+        ) from None
+
+
+def _as_tuple(value: Any, kind: type, name: str) -> tuple[Any, ...]:
+    items = () if value is None else (value,) if isinstance(value, kind) else tuple(value)
+    for item in items:
+        if not isinstance(item, kind) or isinstance(item, bool):
+            raise TypeError(f"jit: {name} must be {kind.__name__} or a sequence of {kind.__name__}, found {value!r}")
+    return items
+
+
+def _static_sets(
+    fun: Callable[..., Any], argnums: Iterable[int], argnames: Iterable[str]
+) -> tuple[tuple[int, ...], frozenset[str]]:
+    """Positions and names complete each other: a static argument may be passed either way."""
+    try:
+        parameters = list(inspect.signature(fun).parameters.values())
+    except (TypeError, ValueError):
+        return tuple(argnums), frozenset(argnames)
+    plain = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    keyword = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} | set(plain)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for n in argnames:
+        if n not in keyword and not takes_any:
+            raise ValueError(f"jit: static_argnames names {n!r}, but {getattr(fun, '__name__', fun)} has no such "
+                             f"parameter; it has {sorted(keyword)}")
+    positions = set(argnums) | {plain.index(n) for n in argnames if n in plain}
+    names = set(argnames) | {plain[p] for p in argnums if -len(plain) <= p < len(plain)}
+    return tuple(sorted(positions)), frozenset(names)
+
+
+def jit(
+    fun: Callable[..., Any] | None = None,
+    *,
+    static_argnums: int | Sequence[int] | None = None,
+    static_argnames: str | Sequence[str] | None = None,
+    donate_argnums: int | Sequence[int] | None = None,
+    donate_argnames: str | Sequence[str] | None = None,
+    inline: bool = False,
+) -> Any:
+    """Compile ``fun`` into fused native kernels.
+
+    ``fun`` is traced with abstract values once per combination of structures, shapes and dtypes of its arguments; the
+    result of a call has the values, shapes and dtypes that the function gives un-jitted.
+
+    Args:
+        fun: a pure function of pytrees of arrays. Without it, ``jit`` is a decorator factory.
+        static_argnums, static_argnames: arguments that are Python values, hashable, part of the cache key.
+        donate_argnums, donate_argnames: arguments whose memory the caller gives up. Accepted, and recorded.
+        inline: under another ``jit`` or ``make_jaxpr``, put the equations in place of a call.
+
+    Returns:
+        A callable with ``trace``, ``lower``, ``eval_shape`` and ``clear_cache``.
+
+    >>> import numpy as np
+    >>> f = jit(lambda x: np.sin(x) ** 2 + np.cos(x) ** 2)
+    >>> f(np.array([0.0, 1.0]))
+    array([1., 1.])
+    """
+    options = {
+        "static_argnums": static_argnums,
+        "static_argnames": static_argnames,
+        "donate_argnums": donate_argnums,
+        "donate_argnames": donate_argnames,
+        "inline": inline,
+    }
+    if fun is None:
+        return lambda f: jit(f, **options)
+    check_callable(fun, "jit")
+    nums, names = _static_sets(
+        fun, _as_tuple(static_argnums, int, "static_argnums"), _as_tuple(static_argnames, str, "static_argnames")
+    )
+    donated, _ = _static_sets(
+        fun, _as_tuple(donate_argnums, int, "donate_argnums"), _as_tuple(donate_argnames, str, "donate_argnames")
+    )
+    return JitFunction(fun, nums, names, donated, inline)
+
+
+def clear_caches() -> None:
+    """Forget all traces, derived programs and loaded executables. The kernel cache on disk stays."""
+    for function in list(_functions):
+        function.clear_cache()
+    _executables.clear()
+    clear_derived()

@@ -1,0 +1,203 @@
+"""Which values share a kernel: one pass over the graph, in order.
+
+A *group* becomes one kernel. It has a domain, the shape that its loops run over, of which some axes may be reduced;
+its members vary over the whole domain, or, once something was folded, over the kept axes alone ("row" members).
+Groups are numbered in order of execution. A value may join any group not earlier than those that its operands come
+from, so no cycle can arise; we ask the latest of these, and the latest reader of the same operands.
+
+What a group needs from outside is loaded from memory, or computed again on the spot if that is cheap (``inlines``):
+no heavy function is ever computed twice for an element.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .affine import Walk, contiguous_strides, split_walk
+from .graph import CHEAP_WEIGHT, Call, Graph, Value
+
+__all__ = ["Group", "embedded", "form_groups", "inlines", "is_local"]
+
+MAX_MEMBERS = 120
+MAX_INLINE = 60
+_SEEN = 16
+
+
+@dataclass(eq=False)
+class Group:
+    """``axes`` are the reduced axes of ``domain``, None as long as nothing is folded. ``block``: see ``Value``."""
+
+    number: int
+    domain: tuple[int, ...]
+    axes: tuple[int, ...] | None = None
+    block: tuple[int, int] | None = None
+    sequential: bool = False
+    call: Call | None = None
+    members: list[Value] = field(default_factory=list)
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        axes = self.axes or ()
+        return tuple([n for a, n in enumerate(self.domain) if a not in axes])
+
+    def extents(self, row: bool) -> tuple[int, ...]:
+        return self.kept if row else self.domain
+
+    def is_row(self, value: Value) -> bool:
+        """Whether a member varies along the kept axes only."""
+        if value.kind in ("fold", "argfold"):
+            return True
+        return bool(self.axes) and value.shape != self.domain
+
+
+def embedded(group: Group, strides: tuple[int, ...], row: bool) -> tuple[int, ...]:
+    """Strides over the kept axes, laid over the whole domain."""
+    if not row or not group.axes:
+        return strides
+    rest = iter(strides)
+    return tuple([0 if a in group.axes else next(rest) for a in range(len(group.domain))])
+
+
+def is_local(group: Group, value: Value, walk: Walk) -> bool:
+    """Whether a member, walked over the domain like this, is just the element computed in this iteration."""
+    if walk.offset or value.block is not None:
+        return False
+    row = group.is_row(value)
+    return walk.strides == embedded(group, contiguous_strides(value.shape), row)
+
+
+def inlines(value: Value, walk: Walk, domain: tuple[int, ...]) -> bool:
+    """Whether a value is computed again where it is used rather than loaded."""
+    if value.kind == "const" or value.kind == "iota":
+        return True
+    if value.kind not in ("map", "window") or value.home is not None:
+        return False
+    if not value.heavy and value.weight <= CHEAP_WEIGHT:
+        return True
+    if value.uses > 1 or value.weight > MAX_INLINE:
+        return False
+    if not value.shape:
+        return True
+    return all([s != 0 for s in walk.strides]) or not value.heavy and value.weight <= 2 * CHEAP_WEIGHT
+
+
+def operand_walks(value: Value, walk: Walk, domain: tuple[int, ...]) -> list[Walk] | None:
+    return split_walk(walk, domain, value.shape, [x.layout for x in value.operands])
+
+
+class Grouper:
+    def __init__(self) -> None:
+        self.groups: list[Group] = []
+
+    def new_group(self, domain: tuple[int, ...], **fields: Any) -> Group:
+        group = Group(len(self.groups), domain, **fields)
+        self.groups.append(group)
+        return group
+
+    # -- where a value may go
+
+    def ready(self, value: Value, walk: Walk, domain: tuple[int, ...], group: Group | None, depth: int = 0) -> int:
+        """The earliest group in which ``value``, walked over ``domain``, can be used; a member of ``group`` itself
+        counts as that group if it is local there. A large number: not in any existing group."""
+        if value.kind in ("input", "const", "iota"):
+            return -1
+        if group is not None and value.group == group.number and is_local(group, value, walk):
+            return value.group
+        if depth < MAX_INLINE and inlines(value, walk, domain):
+            walks = operand_walks(value, walk, domain)
+            if walks is not None:
+                latest = -1
+                for k, (ref, w) in enumerate(zip(value.operands, walks, strict=True)):
+                    if value.kind == "window" and k == 0:
+                        latest = max(latest, ref.value.group + 1)
+                    else:
+                        latest = max(latest, self.ready(ref.value, w, domain, group, depth + 1))
+                return latest
+        return value.group + 1
+
+    def fits(self, value: Value, group: Group) -> bool:
+        """Whether all operands of ``value`` are at hand in ``group``, over whose domain it is defined."""
+        row = value.kind not in ("fold", "argfold") and group.is_row(value)
+        for k, ref in enumerate(value.operands):
+            if value.kind == "window" and k == 0:
+                ready = ref.value.group + 1
+            else:
+                walk = Walk(embedded(group, ref.layout.strides, row), ref.layout.offset)
+                ready = self.ready(ref.value, walk, group.domain, group)
+            if ready > group.number:
+                return False
+        return True
+
+    def compatible(self, value: Value, group: Group) -> bool:
+        if group.call is not None or group.sequential or len(group.members) >= MAX_MEMBERS:
+            return False
+        if value.kind in ("fold", "argfold", "scan"):
+            domain = value.operands[0].layout.shape
+            if domain != group.domain:
+                return False
+            if group.axes is None:
+                return value.block is None or not any(m.kind == "window" for m in group.members)
+            return group.axes == value.axes and group.block == value.block
+        if value.shape == group.domain:
+            return True
+        return group.axes is not None and group.block is None and value.shape == group.kept
+
+    def candidates(self, value: Value) -> list[Group]:
+        """The groups that ``value`` might join, the likeliest first."""
+        numbers: list[int] = []
+        for ref in value.operands:
+            for number in (ref.value.group, ref.value.consumers):
+                if number >= 0 and number not in numbers:
+                    numbers.append(number)
+        numbers.sort(reverse=True)
+        return [self.groups[n] for n in numbers[:_SEEN]]
+
+    # -- putting it there
+
+    def place(self, value: Value) -> None:
+        earliest = 0
+        if value.home is not None and (value.mode == 1 or value.kind == "put"):
+            array = value.home.value
+            earliest = max([p.group for p in array.parts if p is not value and p.group >= 0], default=-1) + 1
+        group = None
+        if value.kind != "put":
+            for candidate in self.candidates(value):
+                if candidate.number >= earliest and self.compatible(value, candidate) and self._try(value, candidate):
+                    group = candidate
+                    break
+        if group is None:
+            group = self._fresh(value)
+        group.members.append(value)
+        value.group = group.number
+        for ref in value.operands:
+            ref.value.consumers = group.number
+
+    def _try(self, value: Value, group: Group) -> bool:
+        saved = group.axes, group.block
+        if value.kind in ("fold", "argfold", "scan"):
+            group.axes, group.block = value.axes, value.block
+        if self.fits(value, group):
+            return True
+        group.axes, group.block = saved
+        return False
+
+    def _fresh(self, value: Value) -> Group:
+        if value.kind in ("fold", "argfold", "scan"):
+            return self.new_group(value.operands[0].layout.shape, axes=value.axes, block=value.block)
+        return self.new_group(value.shape, sequential=value.kind == "put")
+
+
+def form_groups(graph: Graph) -> list[Group]:
+    """The groups of a graph in order of execution. Groups of which nothing is needed have no stored member."""
+    grouper = Grouper()
+    for item in graph.order:
+        if isinstance(item, Call):
+            group = grouper.new_group((), call=item)
+            for value in item.outputs:
+                value.group = group.number
+        elif item.kind == "array":
+            item.group = max([p.group for p in item.parts], default=-1)
+        elif item.kind != "iota" and item.size:
+            grouper.place(item)
+    return grouper.groups

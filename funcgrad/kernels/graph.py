@@ -1,0 +1,274 @@
+"""From a flat jaxpr to a graph of values: what is computed, seen through layouts.
+
+A ``Value`` is an array that an operation defines, a ``Ref`` is a value seen through a layout of its row-major index
+space. View operations make refs and no values. Axes of extent 1 are dropped, so that ``keepdims`` and its relatives
+leave no trace. Whether a value ever lies in memory is decided later, group by group.
+
+The kinds of values:
+
+``input``    already in memory: an argument or constant of the program
+``const``    one scalar
+``map``      elementwise on its operands;  ``iota``: its own index
+``window``   elements of operand 0 at computed places
+``fold`` ``argfold``   over ``axes`` of its one operand;  ``scan``: the running fold along its axis
+``array``    memory written by other values, its ``parts``
+``put``      elements written at computed places of an ``array``
+``step``     an output of a routine that is not generated: BLAS, library, host
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..core.avals import ShapedArray
+from ..core.jaxpr import ClosedJaxpr, Eqn, Literal, Var
+from ..core.layout import Layout
+from ..util import prod
+
+__all__ = ["Call", "Graph", "Ref", "Value"]
+
+HEAVY = frozenset(
+    "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh logistic sqrt "
+    "rsqrt cbrt erf erfc erf_inv lgamma digamma polygamma pow atan2 hypot logaddexp logaddexp2 div floor_divide "
+    "remainder fmod reciprocal nextafter".split()
+)
+"""Scalar functions that are never computed twice for an element: they cost more than a load."""
+
+CHEAP_WEIGHT = 6
+_PARAMS = {"integer_pow": ("y",)}
+INDEX = np.dtype(np.int64)
+
+
+class Ref(NamedTuple):
+    value: Value
+    layout: Layout
+
+
+class Value:
+    """See the module's text. ``uses`` counts refs from other values, outputs and steps."""
+
+    __slots__ = (
+        "axes", "block", "call", "consumers", "dtype", "fn", "group", "heavy", "home", "index", "kind", "mode",
+        "operands", "params", "parts", "readers", "shape", "stored", "uses", "weight",
+    )  # fmt: skip
+
+    def __init__(self, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> None:
+        self.kind = kind
+        self.shape = shape
+        self.dtype = dtype
+        self.index = index
+        self.fn = ""
+        self.params: tuple[tuple[str, Any], ...] = ()
+        self.operands: tuple[Ref, ...] = ()
+        self.axes: tuple[int, ...] = ()
+        self.block: tuple[int, int] | None = None
+        self.mode: Any = None
+        self.home: Ref | None = None
+        self.parts: list[Value] = []
+        self.readers = 0
+        self.call: Call | None = None
+        self.uses = 0
+        self.weight = 0
+        self.heavy = False
+        self.stored = False
+        self.group = -1
+        self.consumers = -1
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def __repr__(self) -> str:
+        return f"{self.kind}{self.index}.{self.fn}:{self.dtype}{list(self.shape)}"
+
+
+@dataclass(eq=False)
+class Call:
+    """A routine of the runtime: ``kind`` is ``gemm``, ``host`` or ``library``."""
+
+    kind: str
+    eqn: Eqn
+    operands: tuple[Ref, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    outputs: tuple[Value, ...] = ()
+    data: Any = None
+
+
+@dataclass(eq=False)
+class Graph:
+    """``order`` holds values and calls in an order of evaluation; ``outputs`` contiguous values, each its own."""
+
+    inputs: list[Value]
+    constants: list[tuple[Value, Any]]
+    order: list[Value | Call]
+    outputs: list[Value]
+    flops: int = 0
+
+
+def squeeze(layout: Layout) -> Layout:
+    """Without its axes of extent 1."""
+    if 1 not in layout.shape:
+        return layout
+    keep = [a for a, n in enumerate(layout.shape) if n != 1]
+    return Layout(
+        tuple([layout.shape[a] for a in keep]), tuple([layout.strides[a] for a in keep]), layout.offset
+    )
+
+
+class GraphBuilder:
+    """Reads equations one by one; ``emit_*`` are what the lowering rules are written with."""
+
+    def __init__(self) -> None:
+        self.order: list[Value | Call] = []
+        self.env: dict[Var, Ref] = {}
+        self.count = 0
+        self.flops = 0
+        self._scalars: dict[tuple[str, bytes], Value] = {}
+
+    # -- values
+
+    def new(self, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], operands: Sequence[Ref] = ()) -> Value:
+        value = Value(kind, shape, dtype, self.count)
+        self.count += 1
+        value.operands = tuple(operands)
+        for ref in operands:
+            ref.value.uses += 1
+        if kind not in ("input", "const"):
+            self.order.append(value)
+        return value
+
+    def whole(self, value: Value, shape: Sequence[int] | None = None) -> Ref:
+        return Ref(value, Layout.contiguous(value.shape if shape is None else shape))
+
+    def scalar(self, x: Any, dtype: np.dtype[Any]) -> Ref:
+        number = np.asarray(x).astype(dtype)[()] if not isinstance(x, np.generic) or x.dtype != dtype else x
+        key = (dtype.str, number.tobytes())
+        value = self._scalars.get(key)
+        if value is None:
+            value = self._scalars[key] = self.new("const", (), dtype)
+            value.mode = number
+        return Ref(value, Layout((), ()))
+
+    def read(self, atom: Any) -> Ref:
+        if type(atom) is Literal:
+            return self.scalar(atom.value, atom.aval.dtype)
+        return self.env[atom]
+
+    def map(
+        self, fn: str, operands: Sequence[Ref], dtype: np.dtype[Any], shape: tuple[int, ...],
+        params: tuple[tuple[str, Any], ...] = (),
+    ) -> Ref:  # fmt: skip
+        """Elementwise over ``shape``, to which the operands broadcast."""
+        value = self.new("map", squeeze_shape(shape), dtype, [self.aligned(x, shape) for x in operands])
+        value.fn = fn
+        value.params = params
+        if fn in HEAVY or (dtype.kind == "c" and fn == "abs"):
+            value.heavy = True
+        weight = 1
+        for x, _ in value.operands:
+            if x.kind == "map" or x.kind == "window":
+                weight += min(x.weight, 1000)
+                value.heavy = value.heavy or x.heavy
+        value.weight = weight
+        self.flops += value.size
+        return self.whole(value, shape)
+
+    def aligned(self, ref: Ref, shape: tuple[int, ...]) -> Ref:
+        """``ref`` broadcast to ``shape`` as in NumPy, without axes of extent 1."""
+        layout = ref.layout
+        if layout.shape != shape:
+            first = len(shape) - len(layout.shape)
+            layout = layout.broadcast(shape, range(first, len(shape)))
+        return Ref(ref.value, squeeze(layout))
+
+    def copy(self, ref: Ref) -> Ref:
+        """A value of its own with the elements of ``ref``."""
+        return self.map("copy", [ref], ref.value.dtype, ref.layout.shape)
+
+    def fill(self, x: Any, aval: ShapedArray) -> Ref:
+        return self.map("copy", [self.scalar(x, aval.dtype)], aval.dtype, aval.shape)
+
+    def view(self, ref: Ref, rule: Callable[[Layout], Layout | None]) -> Ref:
+        layout = rule(ref.layout)
+        if layout is None:
+            ref = self.copy(ref)
+            layout = rule(ref.layout)
+            assert layout is not None, "a view of a contiguous array needs no copy"
+        return Ref(ref.value, layout)
+
+    def fold(self, kind: str, fn: str, ref: Ref, axes: Sequence[int], dtype: np.dtype[Any]) -> Value:
+        """``fold`` or ``argfold`` over ``axes`` (of extent > 1) of a squeezed ref."""
+        shape = ref.layout.shape
+        value = self.new(kind, tuple([n for a, n in enumerate(shape) if a not in axes]), dtype, [ref])
+        value.fn = fn
+        value.axes = tuple(axes)
+        self.flops += ref.layout.size
+        return value
+
+    def call(self, kind: str, eqn: Eqn, operands: Sequence[Ref], data: Any = None) -> tuple[Ref, ...]:
+        call = Call(kind, eqn, tuple(operands), tuple([x.layout.shape for x in operands]), data=data)
+        for ref in operands:
+            ref.value.uses += 1
+        self.order.append(call)
+        outs = []
+        for v in eqn.outvars:
+            value = Value("step", squeeze_shape(v.aval.shape), v.aval.dtype, self.count)
+            self.count += 1
+            value.call = call
+            outs.append(value)
+        call.outputs = tuple(outs)
+        return tuple([self.whole(x, v.aval.shape) for x, v in zip(outs, eqn.outvars, strict=True)])
+
+
+def squeeze_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple([n for n in shape if n != 1]) if 1 in shape else shape
+
+
+def build_graph(closed: ClosedJaxpr, rules: dict[type, Callable[..., Any]]) -> Graph:
+    """The values of a program; ``rules`` says per lowering type how an equation becomes values."""
+    jaxpr = closed.jaxpr
+    b = GraphBuilder()
+    inputs = []
+    for v in jaxpr.invars:
+        value = b.new("input", squeeze_shape(v.aval.shape), v.aval.dtype)
+        inputs.append(value)
+        b.env[v] = b.whole(value, v.aval.shape)
+    constants = []
+    for v, x in zip(jaxpr.constvars, closed.consts, strict=True):
+        value = b.new("input", squeeze_shape(v.aval.shape), v.aval.dtype)
+        constants.append((value, x))
+        b.env[v] = b.whole(value, v.aval.shape)
+    for eqn in jaxpr.eqns:
+        lower = eqn.primitive.lower
+        rule = rules.get(type(lower))
+        if rule is None:
+            raise NotImplementedError(f"{eqn.primitive} has the lowering {lower}, which kernels cannot express")
+        results = rule(b, eqn, lower, [b.read(a) for a in eqn.invars])
+        if type(results) is Ref:
+            b.env[eqn.outvars[0]] = results
+        else:
+            b.env.update(zip(eqn.outvars, results, strict=True))
+    outputs, taken = [], set()
+    for atom in jaxpr.outvars:
+        ref = b.read(atom)
+        value = ref.value
+        own = value.kind not in ("input", "const") and value.home is None and value.index not in taken
+        if not own or ref.layout.offset or not ref.layout.is_contiguous() or ref.layout.size != value.size:
+            value = b.copy(ref).value
+        taken.add(value.index)
+        value.uses += 1
+        outputs.append(value)
+    return Graph(inputs, constants, b.order, outputs, b.flops)
+
+
+def kept_params(fn: str, params: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """The parameters that a scalar function's template reads."""
+    return tuple([(k, params[k]) for k in _PARAMS.get(fn, ())])

@@ -1,0 +1,43 @@
+"""Common subexpressions: equal primitives on equal operands with equal parameters are computed once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Literal, Var
+from .rewrite import Substitution, rebuild
+
+__all__ = ["eliminate_common_subexpressions"]
+
+
+def _atom_key(a: Atom) -> Any:
+    if isinstance(a, Literal):  # by bytes: -0.0 is not 0.0, and a NaN is itself
+        return np.asarray(a.value, a.aval.dtype).tobytes(), a.aval.dtype, a.aval.weak_type
+    return a
+
+
+def _key(eqn: Eqn) -> Any:
+    return eqn.primitive, tuple([_atom_key(a) for a in eqn.invars]), tuple(eqn.params.items())
+
+
+def eliminate_common_subexpressions(closed: ClosedJaxpr) -> ClosedJaxpr:
+    substitute = Substitution()
+    seen: dict[Any, tuple[Var, ...]] = {}
+    eqns = []
+    for eqn in closed.jaxpr.eqns:
+        eqn = substitute.eqn(eqn)
+        if eqn.primitive.has_effect:
+            eqns.append(eqn)
+            continue
+        key = _key(eqn)
+        try:
+            before = seen.setdefault(key, eqn.outvars)
+        except TypeError:  # parameters that cannot be hashed cannot be compared cheaply either
+            before = eqn.outvars
+        if before is eqn.outvars:
+            eqns.append(eqn)
+        else:
+            substitute.update(zip(eqn.outvars, before, strict=True))
+    return rebuild(closed, eqns, substitute)

@@ -1,0 +1,30 @@
+"""The passes in order, each with why it stands where it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..core.jaxpr import ClosedJaxpr, check_jaxpr
+from .cse import eliminate_common_subexpressions
+from .dce import eliminate_dead_code
+from .inline import inline_calls
+from .simplify import simplify
+
+__all__ = ["PASSES", "optimize"]
+
+PASSES: tuple[tuple[str, Callable[[ClosedJaxpr], ClosedJaxpr]], ...] = (
+    ("inline", inline_calls),  # fusion works across calls; everything after sees one flat program
+    ("dce", eliminate_dead_code),  # most of a linearized call's primal half is often unused
+    ("simplify", simplify),  # before cse: brings different spellings to one form
+    ("cse", eliminate_common_subexpressions),  # forward and backward halves share subexpressions
+    ("dce", eliminate_dead_code),  # what simplify and cse bypassed
+)
+
+
+def optimize(closed: ClosedJaxpr, check: bool = False) -> ClosedJaxpr:
+    """Run all passes; ``check`` re-checks the program after each (tests do)."""
+    for _, run in PASSES:
+        closed = run(closed)
+        if check:
+            check_jaxpr(closed.jaxpr)
+    return closed

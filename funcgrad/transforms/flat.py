@@ -1,0 +1,115 @@
+"""Between pytrees and flat lists: every transformation works on flat arrays and remembers the structure."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import tree
+from ..core.avals import aval_of
+
+__all__ = ["FlatFunction", "argument_name", "canonical_argnums", "check_callable", "check_outputs", "own", "wraps"]
+
+
+class FlatFunction:
+    """``fun(*args, **kwargs)`` as a function of leaves. After a call ``out_tree`` is the structure of the result;
+    with ``has_aux`` the second half of the result is put aside in ``aux``."""
+
+    __slots__ = ("aux", "fun", "has_aux", "in_tree", "out_tree")
+
+    def __init__(self, fun: Callable[..., Any], in_tree: tree.PyTreeDef, has_aux: bool = False) -> None:
+        self.fun = fun
+        self.in_tree = in_tree
+        self.has_aux = has_aux
+        self.out_tree: Any = None
+        self.aux: Any = None
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.fun, "__name__", type(self.fun).__name__)
+
+    def __call__(self, *leaves: Any) -> list[Any]:
+        args, kwargs = self.in_tree.unflatten(leaves)
+        out = self.fun(*args, **kwargs)
+        if self.has_aux:
+            if not (isinstance(out, tuple) and len(out) == 2):
+                raise TypeError(
+                    f"{self.__name__} must return a pair (output, auxiliary data) because has_aux is True; "
+                    f"it returned {type(out).__name__}"
+                )
+            out, self.aux = out
+        flat, self.out_tree = tree.flatten(out)
+        return check_outputs(flat, self.out_tree, self.__name__)
+
+
+def check_outputs(flat: list[Any], out_tree: tree.PyTreeDef, name: str) -> list[Any]:
+    """Raise for leaves that are no arrays, naming the function and the leaf."""
+    for k, x in enumerate(flat):
+        try:
+            aval_of(x)
+        except TypeError as error:
+            path = tree.leaf_paths(out_tree)[k]
+            raise TypeError(f"{name} returned something that is not an array at output{path}: {error}") from None
+    return flat
+
+
+def check_callable(fun: Any, transform: str) -> None:
+    if not callable(fun):
+        raise TypeError(f"{transform} expects a function as its first argument, but got {fun!r}")
+
+
+def argument_name(fun: Callable[..., Any], position: int) -> str:
+    """``argument 'x'`` where the signature tells, else ``argument 0``."""
+    try:
+        names = list(inspect.signature(fun).parameters.values())
+    except (TypeError, ValueError):
+        return f"argument {position}"
+    plain = [p.name for p in names if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return f"argument {plain[position]!r}" if position < len(plain) else f"argument {position}"
+
+
+def canonical_argnums(argnums: int | Sequence[int], n_args: int, transform: str) -> tuple[int, ...]:
+    """``argnums`` as non-negative positions.
+
+    Raises:
+        TypeError, ValueError: not integers, or beyond the positional arguments of the call.
+    """
+    positions = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
+    result = []
+    for a in positions:
+        if not isinstance(a, (int, np.integer)) or isinstance(a, bool):
+            raise TypeError(f"{transform}: argnums must be an integer or a tuple of integers, found {argnums!r}")
+        if not -n_args <= a < n_args:
+            raise ValueError(
+                f"{transform}: argnums {argnums!r} wants positional argument {a}, but the function was called with "
+                f"{n_args}; differentiated arguments must be passed by position"
+            )
+        result.append(int(a) % n_args)
+    if not result:
+        raise ValueError(f"{transform}: argnums is empty; name at least one argument")
+    return tuple(result)
+
+
+def own(x: Any) -> Any:
+    """A result that the caller may write to: views of a broadcast are copied."""
+    if type(x) is np.ndarray and not x.flags.writeable:
+        return x.copy()
+    return x if x.__class__ is not float and x.__class__ is not int and x.__class__ is not complex else np.asarray(x)[()]
+
+
+def wraps(fun: Callable[..., Any], transform: str, doc: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """As ``functools.wraps``, with a docstring that says what was done to ``fun``."""
+
+    def decorate(wrapper: Callable[..., Any]) -> Callable[..., Any]:
+        functools.update_wrapper(wrapper, fun)
+        name = getattr(fun, "__name__", type(fun).__name__)
+        own_doc = getattr(fun, "__doc__", None)
+        wrapper.__name__ = name
+        wrapper.__doc__ = f"{transform} of {name}. {doc}".strip() + (f"\n\nOriginal:\n\n{own_doc}" if own_doc else "")
+        return wrapper
+
+    return decorate

@@ -1,0 +1,102 @@
+"""Looking at programs without running them: ``make_jaxpr`` and ``eval_shape``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import tree
+from ..core.avals import ShapedArray, aval_of, check_dtype, register_aval
+from ..core.jaxpr import ClosedJaxpr
+from ..core.staging import stage
+from .flat import FlatFunction, check_callable, wraps
+
+__all__ = ["ShapeDtypeStruct", "eval_shape", "make_jaxpr", "stage_call"]
+
+
+class ShapeDtypeStruct:
+    """Shape and dtype of an array that need not exist; accepted wherever only these are asked.
+
+    >>> ShapeDtypeStruct((2, 3), np.float32)
+    ShapeDtypeStruct(shape=(2, 3), dtype=float32)
+    """
+
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, shape: Sequence[int], dtype: Any) -> None:
+        self.shape = tuple(int(n) for n in shape)
+        self.dtype = check_dtype(np.dtype(dtype), "ShapeDtypeStruct")
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ShapeDtypeStruct) and (self.shape, self.dtype) == (other.shape, other.dtype)
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.dtype))
+
+    def __repr__(self) -> str:
+        return f"ShapeDtypeStruct(shape={self.shape}, dtype={self.dtype.name})"
+
+
+register_aval(ShapeDtypeStruct, lambda x: ShapedArray(x.shape, x.dtype))
+
+
+def stage_call(
+    fun: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], static: Sequence[int] = ()
+) -> tuple[ClosedJaxpr, Any]:
+    """The jaxpr of ``fun(*args, **kwargs)`` over the leaves of its non-static arguments, and the result's structure."""
+    fixed = {p % len(args): args[p] for p in static} if args else {}
+    dynamic = [x for p, x in enumerate(args) if p not in fixed]
+
+    def partial(*xs: Any, **kws: Any) -> Any:
+        rest = iter(xs)
+        return fun(*[fixed[p] if p in fixed else next(rest) for p in range(len(args))], **kws)
+
+    partial.__name__ = getattr(fun, "__name__", type(fun).__name__)
+    leaves, in_tree = tree.flatten((tuple(dynamic), kwargs))
+    flat = FlatFunction(partial, in_tree)
+    closed = stage(flat, [aval_of(x) for x in leaves], flat.__name__)
+    return closed, flat.out_tree
+
+
+def make_jaxpr(
+    fun: Callable[..., Any], static_argnums: int | Sequence[int] = (), return_shape: bool = False
+) -> Callable[..., Any]:
+    """A function that returns the jaxpr of ``fun`` for the shapes and dtypes of its arguments.
+
+    >>> print(make_jaxpr(lambda x: 2.0 * x)(1.0))
+    { lambda ; a:f64[]. let
+        b:f64[] = mul 2.0:f64[] a
+      in (b,) }
+    """
+    check_callable(fun, "make_jaxpr")
+    static = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
+
+    @wraps(fun, "make_jaxpr", "Takes the same arguments; returns a ClosedJaxpr.")
+    def jaxpr_maker(*args: Any, **kwargs: Any) -> Any:
+        closed, out_tree = stage_call(fun, args, kwargs, static)
+        if return_shape:
+            return closed, out_tree.unflatten([ShapeDtypeStruct(a.shape, a.dtype) for a in closed.out_avals])
+        return closed
+
+    return jaxpr_maker
+
+
+def eval_shape(fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The result's structure with ``ShapeDtypeStruct`` leaves, found by tracing, without computing anything.
+
+    >>> eval_shape(lambda a, b: a @ b, ShapeDtypeStruct((2, 3), float), ShapeDtypeStruct((3, 5), float))
+    ShapeDtypeStruct(shape=(2, 5), dtype=float64)
+    """
+    check_callable(fun, "eval_shape")
+    closed, out_tree = stage_call(fun, args, kwargs)
+    return out_tree.unflatten([ShapeDtypeStruct(a.shape, a.dtype) for a in closed.out_avals])
