@@ -144,7 +144,7 @@ def transposed_jaxpr(
         finally:
             STATE.trace = parent
         mine = [o if type(o) is TangentTracer and o._trace is trace else None for o in outs]
-        function = LinearFunction(inputs, trace.tape, mine)
+        function = LinearFunction(inputs, trace, mine)
         pulled = function.transpose([next(cts) if nz else ZERO for nz in nonzero_cts])
         out_nonzero = tuple([c is not ZERO for c in pulled])
         return [c for c in pulled if c is not ZERO]

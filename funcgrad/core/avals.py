@@ -86,11 +86,12 @@ class ShapedArray:
 _BOOL, _INT, _FLOAT, _COMPLEX = (
     ShapedArray((), np.dtype(t), weak_type=True) for t in (np.bool_, np.int64, np.float64, np.complex128)
 )
-_PYTHON_AVALS: Final[dict[type, ShapedArray]] = {
+_SCALAR_AVALS: Final[dict[type, ShapedArray]] = {
     bool: ShapedArray((), np.dtype(np.bool_)),  # NumPy treats Python's bool as np.bool_: nothing is weaker
     int: _INT,
     float: _FLOAT,
     complex: _COMPLEX,
+    **{dtype.type: ShapedArray((), dtype) for dtype in _SUPPORTED if dtype != FLOAT0},
 }
 _AVAL_GETTERS: dict[type, Any] = {}
 
@@ -116,22 +117,34 @@ def aval_of(x: Any) -> ShapedArray:
         TypeError: for anything else, and for dtypes that are not numbers.
     """
     cls = type(x)
-    aval = _PYTHON_AVALS.get(cls)
-    if aval is not None:
-        return aval
     if cls is np.ndarray:
         dtype = x.dtype
         return ShapedArray(x.shape, dtype if dtype in _SUPPORTED else check_dtype(dtype, "array"))
-    if isinstance(x, (np.generic, np.ndarray)):
-        return ShapedArray(x.shape, check_dtype(x.dtype, "array"))
+    aval = _SCALAR_AVALS.get(cls)
+    if aval is not None:
+        return aval
+    getter = _AVAL_GETTERS.get(cls)
+    if getter is None:
+        getter = _AVAL_GETTERS[cls] = _getter_for(cls, x)
+    result: ShapedArray = getter(x)
+    return result
+
+
+def _array_aval(x: Any) -> ShapedArray:
+    return ShapedArray(x.shape, check_dtype(x.dtype, "array"))
+
+
+def _getter_for(cls: type, x: Any) -> Any:
+    """How to read the aval of instances of a class that was not met before."""
     for base in cls.__mro__:
-        getter = _AVAL_GETTERS.get(base)
-        if getter is not None:
-            result: ShapedArray = getter(x)
-            return result
-    for base, weak in _PYTHON_AVALS.items():
-        if isinstance(x, base):
-            return weak
+        if base in _AVAL_GETTERS:
+            return _AVAL_GETTERS[base]
+    if issubclass(cls, (np.generic, np.ndarray)):
+        return _array_aval
+    for base in (bool, int, float, complex):
+        if issubclass(cls, base):
+            weak = _SCALAR_AVALS[base]
+            return lambda _: weak
     raise TypeError(
         f"{x!r} of type {cls.__module__}.{cls.__qualname__} is not an array or number. Pass np.asarray(...) of it; "
         "containers (lists, tuples, dicts) are accepted only where a pytree is."

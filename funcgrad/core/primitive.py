@@ -50,11 +50,18 @@ class Zero:
 ZERO: Final = Zero()
 
 
-@dataclass(frozen=True, slots=True)
 class Linear:
-    """Stands for an operand in which the operation is linear, in transpose rules."""
+    """Stands for an operand in which the operation is linear, in transpose rules: it has an aval and no value."""
 
-    aval: ShapedArray
+    __slots__ = ("_operand",)
+
+    def __init__(self, operand: Any) -> None:
+        self._operand = operand
+
+    @property
+    def aval(self) -> ShapedArray:
+        aval: ShapedArray = self._operand.aval  # a tangent works its aval out on demand
+        return aval
 
 
 @dataclass(frozen=True, slots=True)

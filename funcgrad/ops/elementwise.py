@@ -239,8 +239,8 @@ def _select_transpose(ct: Any, c: Any, x: Any, y: Any) -> Any:
     zero = aval_of(ct).dtype.type(0)
     return (
         None,
-        unbroadcast(select(c, ct, zero), x.aval) if type(x) is Linear else None,
-        unbroadcast(select(c, zero, ct), y.aval) if type(y) is Linear else None,
+        unbroadcast(select(c, ct, zero), x) if type(x) is Linear else None,
+        unbroadcast(select(c, zero, ct), y) if type(y) is Linear else None,
     )
 
 

@@ -27,7 +27,7 @@ _BOOL = np.dtype(np.bool_)
 def broadcast_shapes(name: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """NumPy's broadcasting of shapes, with an error that names the operation and every shape."""
     first = shapes[0]
-    if all(s == first for s in shapes):
+    if all([s == first for s in shapes]):
         return first
     try:
         return np.broadcast_shapes(*shapes)
@@ -216,7 +216,7 @@ def binary(
 def operand_transposes(rules: Sequence[Rule | None]) -> Rule:
     def transpose(ct: Any, *operands: Any, **params: Any) -> Any:
         return [
-            unbroadcast(rule(ct, *operands, **params), x.aval) if type(x) is Linear and rule is not None else None
+            unbroadcast(rule(ct, *operands, **params), x) if type(x) is Linear and rule is not None else None
             for rule, x in zip(rules, operands, strict=True)
         ]
 

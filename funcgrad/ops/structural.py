@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core.avals import ShapedArray, aval_of
+from ..core.avals import ShapedArray
 from ..core.layout import Layout
 from ..core.lowering import Reduce, View
-from ..core.primitive import ZERO, Primitive
+from ..core.primitive import ZERO, Linear, Primitive
 from ..util import canonicalize_axis
 
 __all__ = [
@@ -278,15 +278,17 @@ def reduce_sum(x: Any, axes: Sequence[int]) -> Any:
     return reduce_sum_p.bind(x, axes=axes) if axes else x
 
 
-def unbroadcast(ct: Any, aval: ShapedArray) -> Any:
-    """The transpose of NumPy broadcasting: sum ``ct`` down to the shape of ``aval``."""
+def unbroadcast(ct: Any, operand: Linear) -> Any:
+    """The transpose of NumPy broadcasting: sum ``ct`` down to the shape of the operand."""
+    if ct is ZERO:
+        return ct
     shape = shape_of(ct)
-    if shape == aval.shape or ct is ZERO:
+    if not shape:
+        return ct
+    aval = operand.aval
+    if shape == aval.shape:
         return ct
     extra = len(shape) - aval.ndim
     stretched = [extra + a for a, n in enumerate(aval.shape) if n == 1 and shape[extra + a] != 1]
     return reshape(reduce_sum(ct, [*range(extra), *stretched]), aval.shape)
 
-
-def aval_shape(x: Any) -> tuple[int, ...]:
-    return aval_of(x).shape

@@ -310,7 +310,7 @@ def _linearize(fun: Callable[..., Any], primals: Sequence[Any], has_aux: bool) -
 
     with quiet():
         outs, linear = linearize_flat(with_aux, leaves)
-    linear = LinearFunction(linear.inputs, linear.tape, linear.outs[:n])
+    linear = LinearFunction(linear.inputs, linear.trace, linear.outs[:n])
     aux = rebuild_aux(flat.aux, outs[n:])
     return leaves, in_tree, outs[:n], flat.out_tree, linear, aux
 
@@ -406,7 +406,7 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any) -> Callable[[Any], 
     finally:
         STATE.trace = parent
     linear = LinearFunction(
-        inputs, trace.tape, [x if type(x) is TangentTracer and x._trace is trace else None for x in outs]
+        inputs, trace, [x if type(x) is TangentTracer and x._trace is trace else None for x in outs]
     )
     out_avals = [aval_of(x) for x in outs]
 

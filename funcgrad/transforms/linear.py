@@ -25,27 +25,32 @@ Tape = list["Node"]
 
 
 class Node:
-    """One linear operation of the tape and its results."""
+    """One linear operation of the tape, the positions of the operands it is linear in, and its results."""
 
-    __slots__ = ("args", "outs", "params", "primitive")
+    __slots__ = ("args", "linear", "outs", "params", "primitive")
 
-    def __init__(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> None:
+    def __init__(
+        self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any], linear: list[int]
+    ) -> None:
         self.primitive = primitive
         self.args = args
         self.params = params
+        self.linear = linear
         self.outs: tuple[TangentTracer, ...] = ()
 
 
 class TangentTracer(Tracer):
     """A tangent on the tape. Its aval is worked out only if somebody asks: eager gradients rarely do."""
 
-    __slots__ = ("_aval", "node")
+    __slots__ = ("_aval", "index", "node")
 
     def __init__(self, trace: TangentTrace, aval: ShapedArray | None, node: Node | None) -> None:
         self._trace = trace
         self._views = None
         self._aval = aval
         self.node = node
+        self.index = trace.count  # where the cotangent is kept while the tape is transposed
+        trace.count += 1
 
     @property
     def aval(self) -> ShapedArray:
@@ -84,20 +89,19 @@ class TangentTracer(Tracer):
 class TangentTrace(Trace):
     """Records what touches tangents, passes on the rest."""
 
-    __slots__ = ("tape",)
+    __slots__ = ("count", "tape")
 
     def __init__(self, parent: Trace) -> None:
         super().__init__(parent)
         self.tape: Tape = []
+        self.count = 0
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
-        for x in args:
-            if type(x) is TangentTracer and x._trace is self:
-                break
-        else:
+        linear = [k for k, x in enumerate(args) if type(x) is TangentTracer and x._trace is self]
+        if not linear:
             assert self.parent is not None
             return self.parent.process(primitive, args, params)
-        node = Node(primitive, args, params)
+        node = Node(primitive, args, params, linear)
         self.tape.append(node)
         if primitive.multiple_results:
             avals = primitive.shape(*[aval_of(x) for x in args], **params)
@@ -178,6 +182,8 @@ class LinearizeTrace(Trace):
     def pair(self, primal: Any, tangent: Any) -> Any:
         """A tangent that never touched the tape is zero: rules are linear, and constants stay out of them."""
         if type(tangent) is TangentTracer and tangent._trace is self.tangent_trace:
+            if tangent._aval is None:
+                tangent._aval = aval_of(primal).strong()  # the tangent has the type of its primal
             return LinearizeTracer(self, primal, tangent)
         return primal
 
@@ -185,9 +191,13 @@ class LinearizeTrace(Trace):
 class LinearFunction:
     """The linear program of a linearization: tangents in, tangents out; residuals are held by the tape."""
 
-    def __init__(self, inputs: list[TangentTracer], tape: Tape, outs: list[TangentTracer | None]) -> None:
+    def __init__(
+        self, inputs: list[TangentTracer], trace: TangentTrace, outs: list[TangentTracer | None]
+    ) -> None:
         self.inputs = inputs
-        self.tape = tape
+        self.trace = trace
+        self.tape = trace.tape
+        self.n_tangents = trace.count
         self.outs = outs
 
     def apply(self, tangents: Sequence[Any]) -> list[Any]:
@@ -208,29 +218,39 @@ class LinearFunction:
 
     def transpose(self, cts: Sequence[Any]) -> list[Any]:
         """Pull cotangents (one per result, maybe ``ZERO``) back to the inputs."""
-        ct_of: dict[TangentTracer, Any] = {}
+        pulled: list[Any] = [ZERO] * self.n_tangents
         for o, ct in zip(self.outs, cts, strict=True):
             if o is not None and ct is not ZERO:
-                _accumulate(ct_of, o, ct)
+                old = pulled[o.index]
+                pulled[o.index] = ct if old is ZERO else add_p.bind(old, ct)
         for node in reversed(self.tape):
-            primitive = node.primitive
+            primitive, outs = node.primitive, node.outs
             if primitive.multiple_results:
-                ct: Any = [ct_of.pop(o, ZERO) for o in node.outs]
-                if all(c is ZERO for c in ct):
+                ct: Any = [pulled[o.index] for o in outs]
+                if all([c is ZERO for c in ct]):
                     continue
+                for o in outs:
+                    pulled[o.index] = ZERO
             else:
-                ct = ct_of.pop(node.outs[0], ZERO)
+                index = outs[0].index
+                ct = pulled[index]
                 if ct is ZERO:
                     continue
+                pulled[index] = ZERO  # the memory is free again
             rule = primitive.transpose
             if isinstance(rule, NotLinear):
                 raise not_linear(primitive, rule)
-            trace = node.outs[0]._trace
-            operands = [Linear(x.aval) if type(x) is TangentTracer and x._trace is trace else x for x in node.args]
-            for x, c in zip(node.args, rule(ct, *operands, **node.params), strict=True):
-                if c is not None and c is not ZERO and type(x) is TangentTracer and x._trace is trace:
-                    _accumulate(ct_of, x, c)
-        return [ct_of.get(x, ZERO) for x in self.inputs]
+            operands = list(node.args)
+            for k in node.linear:
+                operands[k] = Linear(operands[k])
+            results = rule(ct, *operands, **node.params)
+            for k in node.linear:
+                c = results[k]
+                if c is not None and c is not ZERO:
+                    index = node.args[k].index
+                    old = pulled[index]
+                    pulled[index] = c if old is ZERO else add_p.bind(old, c)
+        return [pulled[x.index] for x in self.inputs]
 
     def to_jaxpr(self) -> tuple[ClosedJaxpr, list[Any]]:
         """As a jaxpr ``(residuals, tangents) -> tangents``, and the residuals. Inputs stay even if unused."""
@@ -246,11 +266,6 @@ def not_linear(primitive: Primitive, rule: NotLinear) -> FuncgradError:
         f"{primitive} cannot be transposed: {rule.reason}. The function given to linear_transpose must be linear in "
         "its arguments; for the gradient of another function use vjp or grad."
     )
-
-
-def _accumulate(ct_of: dict[TangentTracer, Any], x: TangentTracer, ct: Any) -> None:
-    old = ct_of.get(x)
-    ct_of[x] = ct if old is None else add_p.bind(old, ct)
 
 
 class _TapeConverter:
@@ -306,4 +321,4 @@ def linearize_flat(
         mine = type(x) is LinearizeTracer and x._trace is trace
         out_primals.append(x.primal if mine else x)
         out_tangents.append(x.tangent if mine else None)
-    return out_primals, LinearFunction(inputs, trace.tangent_trace.tape, out_tangents)
+    return out_primals, LinearFunction(inputs, trace.tangent_trace, out_tangents)

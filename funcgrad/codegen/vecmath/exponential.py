@@ -152,11 +152,10 @@ def tanh(x: Scalar) -> Scalar:
     doubled = fabs(x) * 2.0
     head, tail = expm1_parts(select(doubled > 2 * c.saturated, 2 * c.saturated, doubled))
     t = head + tail
-    t_tail = (head - t) + tail
     over = t > 2.0
     d = t + 2.0
-    d_tail = (select(over, t, 2.0) - d) + select(over, 2.0, t) + t_tail
-    return copysign(divide(t, t_tail, d, d_tail), x)
+    d_tail = (select(over, t, 2.0) - d) + select(over, 2.0, t)
+    return copysign(divide(t, 0.0, d, d_tail), x)
 
 
 @function()

@@ -34,20 +34,22 @@ def vector_widths(kind: Kind) -> list[int]:
     return [w for w in (2, 4, 8, 16) if least <= w * 64 and w * kind.width <= most]
 
 
-def beyond(x: Scalar, limit: float, common: Scalar, name: str, rare: Callable[[Scalar], Scalar]) -> Scalar:
-    """`common` where |x| < limit, else (NaN included) `rare(x)`; `name` names the function that `rare` becomes.
+def beyond(
+    x: Scalar, limit: float, common: Scalar, name: str, rare: Callable[..., Scalar], *more: Scalar
+) -> Scalar:
+    """`common` where |x| < limit, else (NaN included) `rare(x, *more)`; `name` names the function it becomes.
 
-    `rare` may be run on any x, and its value thrown away.
+    All are of one kind. `rare` may be run on any arguments, and its value thrown away.
     """
     body = x.body
     builder = body.builder
-    function = _outlined(body, f"fg.{name}_{x.kind.name}", limit, rare, x)
+    function = _outlined(body, f"fg.{name}_{x.kind.name}", limit, rare, x, 1 + len(more))
     before = builder.block
     slow = builder.append_basic_block("rare")
     done = builder.append_basic_block("done")
     builder.cbranch((fabs(x) < limit).value, done, slow).set_weights([1 << 20, 1])
     builder.position_at_end(slow)
-    other = body.call(function, x.kind, [x])
+    other = body.call(function, x.kind, [x, *more])
     builder.branch(done)
     builder.position_at_end(done)
     merged = builder.phi(common.value.type)
@@ -56,38 +58,44 @@ def beyond(x: Scalar, limit: float, common: Scalar, name: str, rare: Callable[[S
     return Scalar(body, common.kind, merged)
 
 
-def _outlined(body: Body, name: str, limit: float, rare: Callable[[Scalar], Scalar], x: Scalar) -> Any:
+def _outlined(
+    body: Body, name: str, limit: float, rare: Callable[..., Scalar], x: Scalar, arity: int
+) -> Any:
     """`rare` as a function that is never inlined, with its vector variants, made once per module."""
     function = body.module.globals.get(name)
     if function is None:
-        function = body.declare(name, x.kind, [x.kind])
-        function.linkage = "internal"
+        function = body.declare(name, x.kind, [x.kind] * arity)
+        function.linkage = "weak_odr"  # an internal one might lose arguments, and with them its variants
         function.attributes.add("noinline")
         function.attributes.add("optnone")
         widths = vector_widths(x.kind)
-        variants = ",".join(f"_ZGV_LLVM_N{w}v_{name}({_variant(body, function, x, limit, w)})" for w in widths)
+        shape = "v" * arity
+        variants = ",".join(
+            f"_ZGV_LLVM_N{w}{shape}_{name}({_variant(body, function, x.kind, limit, w)})" for w in widths
+        )
         # llvmlite knows no attributes of the form "key"="value", but prints what is in the set.
         set.add(function.attributes, f'"vector-function-abi-variant"="{variants}"')
-        body.define(function, rare, [x.kind])
+        body.define(function, rare, [x.kind] * arity)
     return function
 
 
-def _variant(body: Body, scalar: Any, x: Scalar, limit: float, width: int) -> str:
+def _variant(body: Body, scalar: Any, kind: Kind, limit: float, width: int) -> str:
     """The name of a function over `width` lanes: the scalar one lane by lane, if any lane is beyond the limit."""
     ir = body.ir
-    element = body.llvm_type(x.kind)
+    element = body.llvm_type(kind)
     lanes = ir.VectorType(element, width)
     name = f"{scalar.name}_v{width}"
-    function = ir.Function(body.module, ir.FunctionType(lanes, [lanes]), name)
+    function = ir.Function(body.module, ir.FunctionType(lanes, [lanes] * len(scalar.args)), name)
     # Nothing calls a variant until the vectoriser does: an internal one would have been deleted by then.
     function.linkage = "weak_odr"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
-    (argument,) = function.args
+    arguments = function.args
+    argument = arguments[0]
     entry, loop, done = (function.append_basic_block(n) for n in ("entry", "lane", "done"))
 
     builder = ir.IRBuilder(entry)
-    suffix = f"v{width}{x.kind.name}"
+    suffix = f"v{width}{kind.name}"
     magnitude = _declared(body, f"llvm.fabs.{suffix}", lanes, lanes)
     any_lane = _declared(body, f"llvm.vector.reduce.or.v{width}i1", ir.IntType(1), ir.VectorType(ir.IntType(1), width))
     limits = ir.Constant(lanes, [ir.Constant(element, limit)] * width)
@@ -97,7 +105,7 @@ def _variant(body: Body, scalar: Any, x: Scalar, limit: float, width: int) -> st
     builder.position_at_end(loop)
     index_type = ir.IntType(32)
     index, values = builder.phi(index_type), builder.phi(lanes)
-    value = builder.call(scalar, [builder.extract_element(argument, index)])
+    value = builder.call(scalar, [builder.extract_element(a, index) for a in arguments])
     changed = builder.insert_element(values, value, index)
     following = builder.add(index, ir.Constant(index_type, 1))
     builder.cbranch(builder.icmp_unsigned("<", following, ir.Constant(index_type, width)), loop, done)

@@ -1,0 +1,5 @@
+"""Code generation: a kernel becomes plain Python source that Numba compiles.
+
+``scalar`` holds the template of every scalar function by dtype, ``basic`` and ``vecmath`` the machine code of the
+names that these use, ``memory`` loads and stores by address, ``cpu`` prints loops.
+"""

@@ -1,0 +1,263 @@
+"""Memory for generated kernels: loads and stores by address, as Numba intrinsics. Importing this imports Numba.
+
+Every operand of a kernel is its own alias scope, so that LLVM knows that a store through one does not change what is
+loaded through another and vectorises without checks at run time. (An output may take over the memory of an operand
+that dies in the kernel; element for element the load then feeds the store, so their order is kept.)
+
+float16 lives in memory as halves and in registers as float32; booleans are bytes in memory, complex numbers pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = ["memory_functions"]
+
+_I64, _I8 = ir.IntType(64), ir.IntType(8)
+_DOMAIN = "funcgrad"
+
+_KINDS: dict[str, tuple[Any, Any]] = {
+    "b1": (types.boolean, _I8),
+    "f16": (types.float32, ir.HalfType()),
+    "f32": (types.float32, ir.FloatType()),
+    "f64": (types.float64, ir.DoubleType()),
+    "c64": (types.complex64, ir.FloatType()),
+    "c128": (types.complex128, ir.DoubleType()),
+    **{f"i{w}": (getattr(types, f"int{w}"), ir.IntType(w)) for w in (8, 16, 32, 64)},
+    **{f"u{w}": (getattr(types, f"uint{w}"), ir.IntType(w)) for w in (8, 16, 32, 64)},
+}
+
+
+def _scopes(module: Any, operand: int) -> tuple[Any, Any]:
+    """(the scope list of ``operand``, the list of all scopes but its own): operands are numbered below 64."""
+    domain = module.add_metadata([_DOMAIN])
+    scopes = [module.add_metadata([f"x{k}", domain]) for k in range(64)]
+    return module.add_metadata([scopes[operand]]), module.add_metadata(scopes[:operand] + scopes[operand + 1 :])
+
+
+def _mark(builder: Any, instruction: Any, operand: int) -> Any:
+    if operand < 64:
+        cache = builder.module.__dict__.setdefault("_fg_scopes", {})
+        if operand not in cache:
+            cache[operand] = _scopes(builder.module, operand)
+        own, others = cache[operand]
+        instruction.set_metadata("alias.scope", own)
+        instruction.set_metadata("noalias", others)
+    return instruction
+
+
+def _element(builder: Any, kind: Any, address: Any, index: Any) -> Any:
+    pointer = builder.inttoptr(address, kind.as_pointer())
+    return builder.gep(pointer, [index], inbounds=True)
+
+
+def _load(name: str) -> Any:
+    numba_type, kind = _KINDS[name]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        operand = signature.args[2].literal_value
+
+        def read(index: Any) -> Any:
+            return _mark(builder, builder.load(_element(builder, kind, args[0], index)), operand)
+
+        if name in ("c64", "c128"):
+            twice = builder.shl(args[1], _I64(1))
+            value = cgutils.create_struct_proxy(numba_type)(context, builder)
+            value.real, value.imag = read(twice), read(builder.or_(twice, _I64(1)))
+            return value._getvalue()
+        raw = read(args[1])
+        if name == "b1":
+            return builder.icmp_unsigned("!=", raw, _I8(0))
+        return builder.fpext(raw, ir.FloatType()) if name == "f16" else raw
+
+    def typer(typingctx: Any, address: Any, index: Any, operand: Any) -> Any:
+        if not isinstance(operand, types.IntegerLiteral):
+            return None
+        return numba_type(types.int64, types.int64, operand), codegen
+
+    return intrinsic(prefer_literal=True)(typer)
+
+
+def _store(name: str) -> Any:
+    numba_type, kind = _KINDS[name]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        operand = signature.args[2].literal_value
+        address, index, _, value = args
+
+        def write(at: Any, x: Any) -> None:
+            _mark(builder, builder.store(x, _element(builder, kind, address, at)), operand)
+
+        if name in ("c64", "c128"):
+            twice = builder.shl(index, _I64(1))
+            parts = cgutils.create_struct_proxy(numba_type)(context, builder, value)
+            write(twice, parts.real)
+            write(builder.or_(twice, _I64(1)), parts.imag)
+        elif name == "b1":
+            write(index, builder.zext(value, _I8))
+        else:
+            write(index, builder.fptrunc(value, kind) if name == "f16" else value)
+        return context.get_dummy_value()
+
+    def typer(typingctx: Any, address: Any, index: Any, operand: Any, value: Any) -> Any:
+        if not isinstance(operand, types.IntegerLiteral):
+            return None
+        return types.void(types.int64, types.int64, operand, numba_type), codegen
+
+    return intrinsic(prefer_literal=True)(typer)
+
+
+def _word(builder: Any, table: Any, index: int) -> Any:
+    return builder.load(builder.gep(builder.inttoptr(table, _I64.as_pointer()), [_I64(index)]))
+
+
+def _base() -> Any:
+    """``base(slots, ints, k, j)``: the address of the buffer whose slot is ``ints[k]``, moved by ``ints[j]`` bytes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        slot, offset = (_word(builder, args[1], signature.args[k].literal_value) for k in (2, 3))
+        address = builder.load(builder.gep(builder.inttoptr(args[0], _I64.as_pointer()), [slot]))
+        return builder.add(address, offset)
+
+    def typer(typingctx: Any, slots: Any, ints: Any, slot: Any, offset: Any) -> Any:
+        if not (isinstance(slot, types.IntegerLiteral) and isinstance(offset, types.IntegerLiteral)):
+            return None
+        return types.int64(types.int64, types.int64, slot, offset), codegen
+
+    return intrinsic(prefer_literal=True)(typer)
+
+
+def _constant(name: str) -> Any:
+    """``const_f64(ints, j)``: a scalar from its bits in the table."""
+    numba_type, kind = _KINDS[name]
+
+    def part(builder: Any, table: Any, index: int) -> Any:
+        pointer = builder.gep(builder.inttoptr(table, _I64.as_pointer()), [_I64(index)])
+        return builder.load(builder.bitcast(pointer, kind.as_pointer()))
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        index = signature.args[1].literal_value
+        if name == "c64":
+            value = cgutils.create_struct_proxy(numba_type)(context, builder)
+            pointer = builder.gep(builder.inttoptr(args[0], _I64.as_pointer()), [_I64(index)])
+            halves = builder.bitcast(pointer, kind.as_pointer())
+            value.real = builder.load(halves)
+            value.imag = builder.load(builder.gep(halves, [_I64(1)]))
+            return value._getvalue()
+        if name == "c128":
+            value = cgutils.create_struct_proxy(numba_type)(context, builder)
+            value.real, value.imag = part(builder, args[0], index), part(builder, args[0], index + 1)
+            return value._getvalue()
+        raw = part(builder, args[0], index)
+        if name == "b1":
+            return builder.icmp_unsigned("!=", raw, _I8(0))
+        return builder.fpext(raw, ir.FloatType()) if name == "f16" else raw
+
+    def typer(typingctx: Any, ints: Any, index: Any) -> Any:
+        if not isinstance(index, types.IntegerLiteral):
+            return None
+        return numba_type(types.int64, index), codegen
+
+    return intrinsic(prefer_literal=True)(typer)
+
+
+def _integer() -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _word(builder, args[0], signature.args[1].literal_value)
+
+    def typer(typingctx: Any, ints: Any, index: Any) -> Any:
+        if not isinstance(index, types.IntegerLiteral):
+            return None
+        return types.int64(types.int64, index), codegen
+
+    return intrinsic(prefer_literal=True)(typer)
+
+
+def _stack() -> Any:
+    """``stack(bytes)``: the address of memory of this call, on a cache line."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        size = signature.args[0].literal_value
+        with builder.goto_entry_block():
+            place = builder.alloca(_I8, _I64(size))
+            place.align = 64
+        return builder.ptrtoint(place, _I64)
+
+    def typer(typingctx: Any, size: Any) -> Any:
+        if not isinstance(size, types.IntegerLiteral):
+            return None
+        return types.int64(size), codegen
+
+    return intrinsic(prefer_literal=True)(typer)
+
+
+def _libc(name: str, result: Any, numba_result: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = builder.module.globals.get(name)
+        if function is None:
+            function = ir.Function(builder.module, ir.FunctionType(result, [_I64]), name)
+        made = builder.call(function, args)
+        return context.get_dummy_value() if numba_result is types.void else made
+
+    def typer(typingctx: Any, argument: Any) -> Any:
+        return numba_result(types.int64), codegen
+
+    return intrinsic(typer)
+
+
+def _complex(numba_type: Any) -> dict[str, Callable[..., Any]]:
+    part = numba_type.underlying_float
+    suffix = "c64" if numba_type is types.complex64 else "c128"
+
+    def make(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = cgutils.create_struct_proxy(numba_type)(context, builder)
+        value.real, value.imag = args
+        return value._getvalue()
+
+    def component(name: str) -> Callable[..., Any]:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return getattr(cgutils.create_struct_proxy(numba_type)(context, builder, args[0]), name)
+
+        return lambda typingctx, z: (part(numba_type), codegen)
+
+    def choose(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(*args)
+
+    return {
+        f"make_{suffix}": intrinsic(lambda typingctx, re, im: (numba_type(part, part), make)),
+        f"real_{suffix}": intrinsic(component("real")),
+        f"imag_{suffix}": intrinsic(component("imag")),
+        f"select_{suffix}": intrinsic(
+            lambda typingctx, c, x, y: (numba_type(types.boolean, numba_type, numba_type), choose)
+        ),
+    }
+
+
+def _round_half() -> Any:
+    """``round_f16(x)``: a float32 rounded to the nearest half."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fpext(builder.fptrunc(args[0], ir.HalfType()), ir.FloatType())
+
+    return intrinsic(lambda typingctx, x: (types.float32(types.float32), codegen))
+
+
+def memory_functions() -> dict[str, Any]:
+    """Everything here by the names that kernels use, with the names of Numba's scalar types for literals."""
+    made: dict[str, Any] = {
+        "base": _base(), "integer": _integer(), "stack": _stack(), "round_f16": _round_half(),
+        "allocate": _libc("malloc", _I64, types.int64), "release": _libc("free", ir.VoidType(), types.void),
+        **_complex(types.complex64), **_complex(types.complex128),
+    }  # fmt: skip
+    for name, (numba_type, _) in _KINDS.items():
+        made[f"load_{name}"] = _load(name)
+        made[f"store_{name}"] = _store(name)
+        made[f"const_{name}"] = _constant(name)
+        made[name] = numba_type
+    return made
