@@ -204,7 +204,6 @@ class JitFunction:
         self._entries: dict[Any, _Entry] = {}
         self._traces: dict[Any, Traced] = {}
         self._special: Specialized | None = None
-        self._special_tree: Any = None
         _functions.add(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -233,7 +232,7 @@ class JitFunction:
         if special is not None:
             leaves = special.flatten((args, kwargs))
             if leaves is not None:
-                return leaves, (self._special_tree, *map(_leaf_key, leaves))
+                return leaves, (special.treedef, *map(_leaf_key, leaves))
         return (), None
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -251,8 +250,8 @@ class JitFunction:
                 return self._bind(fun, leaves, in_tree, statics)
             entry = _Entry(_executable(traced.jaxpr), leaves, traced.jaxpr.in_avals, traced.out_tree)
             self._entries[key] = entry
-        elif not plain and not statics and self._special_tree != in_tree:
-            self._special_tree, self._special = in_tree, specialize(in_tree)  # worth making at the second call
+        elif not plain and not statics and (self._special is None or self._special.treedef != in_tree):
+            self._special = specialize(in_tree)  # worth making at the second call
         return entry(leaves)
 
     def _bind(self, fun: Callable[..., Any], leaves: list[Any], in_tree: Any, statics: Any) -> Any:

@@ -15,7 +15,6 @@ from ..core.avals import ShapedArray
 from ..core.jaxpr import ClosedJaxpr
 from ..core.lowering import Call
 from ..core.primitive import ZERO, Linear, Primitive
-from ..transforms.batch import NO_NAME
 from .derived import batched_jaxpr, call_jaxpr, jvp_jaxpr, linearized_jaxpr, transposed_jaxpr
 
 __all__ = ["jit_p", "set_executor"]
@@ -75,9 +74,10 @@ def _transpose(cts: Sequence[Any], *operands: Any, jaxpr: ClosedJaxpr, name: str
 
 
 def _batch(
-    size: int, args: Sequence[Any], dims: Sequence[int | None], *, jaxpr: ClosedJaxpr, name: str, axis: Any = NO_NAME
+    axis: tuple[int, Any], args: Sequence[Any], dims: Sequence[int | None], *, jaxpr: ClosedJaxpr, name: str
 ) -> Any:
-    derived, out_dims = batched_jaxpr(jaxpr, size, tuple(dims), axis)
+    size, axis_name = axis
+    derived, out_dims = batched_jaxpr(jaxpr, size, tuple(dims), axis_name)
     return jit_p.bind(*args, jaxpr=derived, name=f"vmap({name})"), out_dims
 
 
@@ -91,4 +91,5 @@ jit_p = Primitive(
     lower=Call(),
     multiple_results=True,
     linearize=_linearize,
+    needs_axis=True,
 )

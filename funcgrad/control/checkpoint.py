@@ -43,8 +43,9 @@ def _linearize(nonzero: Sequence[bool], primals: Sequence[Any], *, jaxpr: Closed
     return outs, apply
 
 
-def _batch(size: int, args: Sequence[Any], dims: Sequence[int | None], *, jaxpr: ClosedJaxpr) -> Any:
-    derived, out_dims = batched_jaxpr(jaxpr, size, tuple(dims), None)
+def _batch(axis: tuple[int, Any], args: Sequence[Any], dims: Sequence[int | None], *, jaxpr: ClosedJaxpr) -> Any:
+    size, axis_name = axis
+    derived, out_dims = batched_jaxpr(jaxpr, size, tuple(dims), axis_name)
     return checkpoint_p.bind(*args, jaxpr=derived), out_dims
 
 
@@ -71,6 +72,7 @@ checkpoint_p = Primitive(
     lower=Call(),
     multiple_results=True,
     linearize=_linearize,
+    needs_axis=True,
 )
 
 
@@ -99,8 +101,9 @@ def _recompute_transpose(cts: Any, *operands: Any, jaxpr: ClosedJaxpr, active: t
     return [*[None] * n, *function.transpose(full)]
 
 
-def _recompute_batch(size: int, args: Sequence[Any], dims: Sequence[int | None], **params: Any) -> Any:
-    return batch_subtrace(lambda *xs: _push(*xs, **params), size, args, dims)
+def _recompute_batch(axis: tuple[int, Any], args: Sequence[Any], dims: Sequence[int | None], **params: Any) -> Any:
+    size, axis_name = axis
+    return batch_subtrace(lambda *xs: _push(*xs, **params), size, args, dims, axis_name)
 
 
 recompute_p = Primitive(
@@ -112,6 +115,7 @@ recompute_p = Primitive(
     batch=_recompute_batch,
     lower=Inline(_push),
     multiple_results=True,
+    needs_axis=True,
 )
 
 

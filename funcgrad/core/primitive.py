@@ -14,6 +14,8 @@ application is determined by ``(primitive, operand avals, params)``. Rules:
     For operations linear in some operands, which arrive as ``Linear(aval)``: a cotangent per operand, or None.
 ``batch(size, args, dims, **params)``
     ``(out, dim)``; ``dims`` holds each operand's batch axis or None, ``size`` the batch size.
+``needs_axis`` (for primitives that own a jaxpr)
+    ``batch`` gets ``(size, axis_name)`` in place of ``size``: collectives inside the jaxpr want the name.
 ``lower``
     A value of ``core.lowering``: how it is compiled.
 ``linearize(nonzero, primals, **params)`` (optional; for primitives that own a jaxpr)
@@ -28,11 +30,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ..errors import FuncgradError
 from .avals import ShapedArray
 from .lowering import Lowering
 from .trace import STATE
 
-__all__ = ["REGISTRY", "ZERO", "Linear", "NotDifferentiable", "NotLinear", "Primitive", "Zero", "ZeroDerivative"]
+__all__ = ["REGISTRY", "ZERO", "Linear", "NotDifferentiable", "NotLinear", "Primitive", "Zero", "ZeroDerivative", "not_linear"]
 
 
 class Zero:
@@ -85,6 +88,13 @@ class NotLinear:
     reason: str = "it is not a linear operation"
 
 
+def not_linear(primitive: Any, rule: NotLinear) -> FuncgradError:
+    return FuncgradError(
+        f"{primitive} cannot be transposed: {rule.reason}. The function given to linear_transpose must be linear in "
+        "its arguments; for the gradient of another function use vjp or grad."
+    )
+
+
 REGISTRY: Final[dict[str, Primitive]] = {}
 
 
@@ -99,6 +109,7 @@ class Primitive:
     lower: Lowering
     multiple_results: bool = False
     has_effect: bool = False
+    needs_axis: bool = False
     linearize: Callable[..., Any] | None = None
     collective: Callable[..., Any] | None = None
     """Batching over the axis that ``params["axis_name"]`` names: ``(size, args, dims, **params)``."""

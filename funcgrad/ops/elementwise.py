@@ -45,6 +45,7 @@ mul_p = binary(
     np.multiply,
     jvp=(lambda t, z, x, y: t * y, lambda t, z, x, y: x * t),
     transpose=(lambda ct, x, y: ct * y, lambda ct, x, y: x * ct),
+    bilinear=True,
     kinds="biufc",
 )
 
@@ -60,6 +61,7 @@ mul_no_nan_p = binary(
     _mul_no_nan_impl,
     jvp=(lambda t, z, x, y: mul_no_nan(t, y), lambda t, z, x, y: mul_no_nan(x, t)),
     transpose=(lambda ct, x, y: mul_no_nan(ct, y), lambda ct, x, y: mul_no_nan(x, ct)),
+    bilinear=True,
     kinds="fc",
 )
 mul_no_nan = mul_no_nan_p.bind

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core.avals import ShapedArray
 from ..core.lowering import Scalar
-from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, Primitive, ZeroDerivative
+from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, Primitive, ZeroDerivative, not_linear
 from .structural import broadcast_to, expand_dims, moveaxis, shape_of, unbroadcast
 
 __all__ = ["batch_elementwise", "binary", "broadcast_shapes", "elementwise", "nullary_jvp", "predicate", "unary"]
@@ -147,13 +147,24 @@ def elementwise(
     return primitive
 
 
+def _sample_dtype(kinds: str) -> Any:
+    """The dtype that an operation is mostly used with."""
+    for kind, dtype in (("f", np.float64), ("c", np.complex128), ("i", np.int64)):
+        if kind in kinds:
+            return dtype
+    return np.bool_
+
+
 def unary_samples(domain: tuple[float, float], kinds: str) -> Rule:
     low, high = domain
 
     def samples(rng: np.random.Generator) -> list[Any]:
-        dtype = np.float64 if "f" in kinds else np.int64 if "i" in kinds else np.bool_
+        dtype = _sample_dtype(kinds)
         values = rng.uniform(low, high, size=(3, 4))
-        return [((values.astype(dtype),), {}), ((dtype(values[0, 0]),), {}), ((np.zeros((0, 2), dtype),), {})]
+        rows = [((values.astype(dtype),), {}), ((dtype(values[0, 0]),), {}), ((np.zeros((0, 2), dtype),), {})]
+        if "c" in kinds:
+            rows.append(((values[0] + 0.3j * values[1],), {}))
+        return rows
 
     return samples
 
@@ -181,11 +192,13 @@ def unary(
 
 def binary_samples(domains: Sequence[tuple[float, float]], kinds: str) -> Rule:
     def samples(rng: np.random.Generator) -> list[Any]:
-        dtype = np.float64 if "f" in kinds else np.int64 if "i" in kinds else np.bool_
+        dtype = _sample_dtype(kinds)
         rows = []
         for shapes in [((3, 4), (3, 4)), ((3, 4), (4,)), ((), (2, 3)), ((2, 1), (1, 3)), ((), ()), ((0, 2), (2,))]:
             pair = [rng.uniform(*d, size=s) for d, s in zip(domains, shapes, strict=True)]
             rows.append((tuple([np.asarray(v).astype(dtype)[()] for v in pair]), {}))
+        if "c" in kinds:
+            rows.append((tuple([rng.uniform(*d, size=4) + 0.3j * rng.uniform(*d, size=4) for d in domains]), {}))
         return rows
 
     return samples
@@ -197,24 +210,30 @@ def binary(
     *,
     jvp: Sequence[Rule | None] | ZeroDerivative | NotDifferentiable,
     transpose: Sequence[Rule | None] | None = None,
+    bilinear: bool = False,
     kinds: str = "fc",
     result: Callable[[np.dtype[Any]], np.dtype[Any]] | None = None,
     domain: tuple[float, float] | tuple[tuple[float, float], tuple[float, float]] = (-2.0, 2.0),
 ) -> Primitive:
-    """An operation on two operands; ``transpose`` rules ``rule(ct, x, y)`` for the operands it is linear in."""
+    """An operation on two operands; ``transpose`` rules ``rule(ct, x, y)`` for the operands it is linear in.
+
+    ``bilinear``: linear in each operand while the other is held fixed, but not in both together.
+    """
     domains = domain if isinstance(domain[0], tuple) else (domain, domain)
     return elementwise(
         name,
         impl,
         shape=_shape_rule(name, kinds, result),
         jvp=_operands_jvp(jvp) if isinstance(jvp, Sequence) else jvp,
-        transpose=NotLinear() if transpose is None else operand_transposes(transpose),
+        transpose=NotLinear() if transpose is None else operand_transposes(name, transpose, bilinear),
         samples=binary_samples(domains, kinds),  # type: ignore[arg-type]
     )
 
 
-def operand_transposes(rules: Sequence[Rule | None]) -> Rule:
+def operand_transposes(name: str, rules: Sequence[Rule | None], bilinear: bool) -> Rule:
     def transpose(ct: Any, *operands: Any, **params: Any) -> Any:
+        if bilinear and all([type(x) is Linear for x in operands]):
+            raise not_linear(name, NotLinear("both of its operands depend on the input, which makes it quadratic"))
         return [
             unbroadcast(rule(ct, *operands, **params), x) if type(x) is Linear and rule is not None else None
             for rule, x in zip(rules, operands, strict=True)

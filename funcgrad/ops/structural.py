@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from ..core.avals import ShapedArray
-from ..core.layout import Layout
 from ..core.lowering import Reduce, View
 from ..core.primitive import ZERO, Linear, Primitive
 from ..util import canonicalize_axis

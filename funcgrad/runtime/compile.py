@@ -45,7 +45,6 @@ __all__ = [
 Namespace = Callable[[], Mapping[str, Any]]
 
 KERNEL_SIGNATURE = "void(intp,intp,intp,intp)"
-_FORMAT = "1"  # raise when the pipeline below changes what it makes of a source
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,8 @@ def fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
 def _environment() -> bytes:
     from importlib.metadata import version  # slow to import, and only needed here
 
-    parts = (_FORMAT, version("numba"), version("llvmlite"), *target.describe())
+    pipeline = fingerprint(Path(__file__).with_name(name) for name in ("target.py", "numba_frontend.py"))
+    parts = (pipeline, version("numba"), version("llvmlite"), *target.describe())
     return "\0".join(parts).encode()
 
 
@@ -228,13 +228,13 @@ def _self_contained(module: ModuleRef) -> bool:
 
 
 def _lower(request: _Request) -> ModuleRef:
+    from funcgrad.runtime.numba_frontend import lower  # imports Numba, and readies it
+
     names = dict(request.namespace())
     exec(compile(request.source, f"<funcgrad {request.name}>", "exec"), names)
     function = names.get(request.name)
     if not callable(function):
         raise ValueError(f"the kernel source defines no function named {request.name!r}")
-    from funcgrad.runtime.numba_frontend import lower  # imports Numba
-
     module = lower(function, request.signature, request.symbol)
     target.optimise(module)
     return module

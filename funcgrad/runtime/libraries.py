@@ -16,23 +16,16 @@ The two never nest.
 
 from __future__ import annotations
 
-import ctypes
-import importlib
-import importlib.util
-import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from funcgrad.runtime.compile import compile_runtime
+from funcgrad.runtime.cython_api import cython_function
 from funcgrad.runtime.executor import Step
 
-__all__ = ["GEMM_DTYPES", "Matrix", "cython_function", "gemm_step"]
+__all__ = ["GEMM_DTYPES", "Matrix", "gemm_step"]
 
 GEMM_DTYPES = {"float32": "s", "float64": "d", "complex64": "c", "complex128": "z"}
 """The dtypes BLAS multiplies, and the letter of their functions."""
@@ -166,40 +159,3 @@ def _words(value: complex, dtype: np.dtype) -> list[int]:
 @cache
 def _address(name: str) -> int:
     return compile_runtime({"gemm": _GEMM, "gemv": _GEMV}[name], name, 4, returns=False)
-
-
-# -- SciPy's Cython API
-
-
-@cache
-def cython_function(module: str, name: str) -> int:
-    """The address of a function of `scipy.linalg.cython_blas` or `scipy.linalg.cython_lapack`."""
-    capsule = _cython_module(module).__pyx_capi__[name]
-    signature = ctypes.pythonapi.PyCapsule_GetName
-    signature.restype, signature.argtypes = ctypes.c_char_p, (ctypes.py_object,)
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    address: int = pointer(capsule, signature(capsule))
-    return address
-
-
-@cache
-def _cython_module(name: str) -> Any:
-    """The extension module by itself: 2 ms, where importing the package scipy.linalg around it takes 100."""
-    full = f"scipy.linalg.{name}"
-    return sys.modules.get(full) or _load_alone(full) or importlib.import_module(full)
-
-
-def _load_alone(full: str) -> ModuleType | None:
-    import scipy  # the package alone; it prepares the search for its libraries on some platforms
-
-    package, _, name = full.rpartition(".")
-    folder = Path(scipy.__file__).parent / package.split(".")[1]
-    for suffix in EXTENSION_SUFFIXES:
-        file = folder / (name + suffix)
-        spec = importlib.util.spec_from_file_location(full, file) if file.exists() else None
-        if spec is not None and spec.loader is not None:
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            return module
-    return None

@@ -58,7 +58,8 @@ class RecycledPool:
     def take(self, size: int, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
         """`empty` for who has worked out the size class."""
         if size > self.max_bytes:
-            return np.empty(shape, dtype)
+            block = np.empty(size + ALIGNMENT, np.uint8)
+            return np.ndarray(shape, dtype, block, -block.ctypes.data % ALIGNMENT)
         with self._lock:
             blocks = self._blocks.get(size, ())
             for i in range(len(blocks)):

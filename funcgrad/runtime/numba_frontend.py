@@ -7,6 +7,7 @@ LLVM passes.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,8 @@ from numba.core import compiler, registry, sigutils, typed_passes, types, untype
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
+
+from funcgrad.runtime.cython_api import cython_module
 
 __all__ = ["lower"]
 
@@ -54,6 +57,27 @@ class _KernelCompiler(compiler.CompilerBase):  # type: ignore[misc]
         return [passes]
 
 
+def _register() -> None:
+    """Fill Numba's tables of typed functions, which its first compile would do.
+
+    That asks whether SciPy's BLAS can be imported, and so imports all of scipy.linalg (100 ms). For as long
+    as it asks, we put in its way the one module that it wants to see, which takes 2 ms to load by itself.
+    """
+    name = "scipy.linalg.cython_blas"
+    lent = name not in sys.modules
+    if lent:
+        sys.modules[name] = cython_module("cython_blas")
+    try:
+        registry.cpu_target.target_context.refresh()
+        registry.cpu_target.typing_context.refresh()
+    finally:
+        if lent and "scipy.linalg" not in sys.modules:
+            sys.modules.pop(name, None)
+
+
+with global_compiler_lock:
+    _register()
+
 _call_types: dict[Any, Any] = {}
 
 
@@ -76,11 +100,11 @@ def _remembered_calls() -> Iterator[None]:
                 _call_types[key] = found
         return found
 
-    types.Function.get_call_type = get_call_type
+    types.Function.get_call_type = get_call_type  # type: ignore[method-assign]
     try:
         yield
     finally:
-        types.Function.get_call_type = original
+        types.Function.get_call_type = original  # type: ignore[method-assign]
 
 
 def _flags() -> Any:
@@ -98,8 +122,6 @@ def lower(function: Callable[..., Any], signature: str, symbol: str) -> llvm.Mod
     """An LLVM module whose one external symbol, `symbol`, is `function` with the C signature `signature`."""
     args, return_type = sigutils.normalize_signature(signature)
     cpu = registry.cpu_target
-    cpu.target_context.refresh()
-    cpu.typing_context.refresh()
     library = _RawLibrary(cpu.target_context.codegen(), function.__name__)
     library.enable_object_caching()
     with _remembered_calls():

@@ -255,14 +255,17 @@ def _start(count: int) -> None:
     libc.pthread_mutex_init(ctypes.c_void_p(address + _MUTEX), None)
     libc.pthread_cond_init(ctypes.c_void_p(address + _WORK), None)
     libc.pthread_cond_init(ctypes.c_void_p(address + _DONE), None)
-    for _ in range(count):
-        thread = ctypes.c_void_p()
-        if libc.pthread_create(ctypes.byref(thread), None, ctypes.c_void_p(worker), ctypes.c_void_p(address)):
-            break  # the system allows no more threads: work with those we have
-        _workers.append(thread)
-    words[_LIMIT // 8] = len(_workers) + 1
-    pool_cell[1] = parallel_for
-    pool_cell[0] = address
+    try:
+        for _ in range(count):
+            thread = ctypes.c_void_p()
+            entry, argument = ctypes.c_void_p(worker), ctypes.c_void_p(address)
+            if libc.pthread_create(ctypes.byref(thread), None, entry, argument):
+                break  # the system allows no more threads: work with those we have
+            _workers.append(thread)
+        words[_LIMIT // 8] = len(_workers) + 1
+    finally:  # an interrupt must not leave workers that nobody can stop
+        pool_cell[1] = parallel_for
+        pool_cell[0] = address
 
 
 def _stop() -> None:

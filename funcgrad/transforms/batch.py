@@ -57,15 +57,16 @@ class BatchTrace(Trace):
         vals, dims = zip(*map(self.split, args), strict=True) if args else ((), ())
         parent = self.parent
         assert parent is not None
-        mine = primitive.collective is not None and params.get("axis_name") is self.axis_name
-        mine = mine or (primitive.collective is not None and params.get("axis_name") == self.axis_name)
-        if not mine and all(d is None for d in dims):
+        mine = primitive.collective is not None and params.get("axis_name") == self.axis_name
+        inside = primitive.needs_axis and self.axis_name is not NO_NAME
+        if not mine and not inside and all([d is None for d in dims]):
             return parent.process(primitive, vals, params)
         rule = primitive.collective if mine else primitive.batch
         assert rule is not None
+        size = (self.size, self.axis_name) if primitive.needs_axis else self.size
         saved, STATE.trace = STATE.trace, parent
         try:
-            out, out_dims = rule(self.size, vals, dims, **params)
+            out, out_dims = rule(size, vals, dims, **params)
         finally:
             STATE.trace = saved
         if primitive.multiple_results:

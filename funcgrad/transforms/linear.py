@@ -13,9 +13,8 @@ from typing import Any
 
 from ..core.avals import ShapedArray, aval_of, tangent_dtype
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
-from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, Primitive, ZeroDerivative
+from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, Primitive, ZeroDerivative, not_linear
 from ..core.trace import STATE, Trace, Tracer
-from ..errors import FuncgradError
 from ..ops.elementwise import add_p, mul_p, neg_p, sub_p
 from .forward import refuse, tangent_zeros
 
@@ -259,13 +258,6 @@ class LinearFunction:
         outvars = tuple([converter.atom(o) for o in self.outs if o is not None])
         invars = (*converter.residual_vars.values(), *[converter.vars[t] for t in self.inputs])
         return ClosedJaxpr(Jaxpr((), invars, eqns, outvars, "linear")), converter.residuals
-
-
-def not_linear(primitive: Primitive, rule: NotLinear) -> FuncgradError:
-    return FuncgradError(
-        f"{primitive} cannot be transposed: {rule.reason}. The function given to linear_transpose must be linear in "
-        "its arguments; for the gradient of another function use vjp or grad."
-    )
 
 
 class _TapeConverter:

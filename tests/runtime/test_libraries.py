@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from funcgrad.runtime.executor import Program
-from funcgrad.runtime.libraries import GEMM_DTYPES, Matrix, cython_function, gemm_step
+from funcgrad.runtime.libraries import GEMM_DTYPES, Matrix, gemm_step
+from tests.runtime.native import run_script
 
 
 def matrix(slot: int, array: np.ndarray) -> Matrix:
@@ -104,9 +105,18 @@ def test_bad_operands_are_value_errors() -> None:
         product(np.broadcast_to(np.ones(4), (4, 4)), a, c)
 
 
-def test_scipy_still_imports_as_a_package_afterwards() -> None:
-    assert cython_function("cython_blas", "ddot") > 0
-    assert cython_function("cython_lapack", "dpotrf") > 0
-    import scipy.linalg
-
-    assert scipy.linalg.blas.ddot([1.0, 2.0], [3.0, 4.0]) == 11.0
+def test_scipy_is_not_imported_for_its_functions_and_works_afterwards() -> None:
+    text = """
+import sys
+from funcgrad.runtime.compile import compile_kernel
+from funcgrad.runtime.cython_api import cython_function
+compile_kernel("def kernel(slots, ints, lo, hi):\\n    pass\\n")
+assert cython_function("cython_blas", "ddot") > 0 and cython_function("cython_lapack", "dpotrf") > 0
+assert not any(name.startswith("scipy.linalg") for name in sys.modules)
+import numba, numpy as np, scipy.linalg, scipy.linalg.cython_blas
+assert scipy.linalg.blas.ddot([1.0, 2.0], [3.0, 4.0]) == 11.0
+assert "dgemm" in scipy.linalg.cython_blas.__pyx_capi__
+solve = numba.njit(lambda a, b: np.linalg.solve(a, a @ b))
+print(solve(np.eye(2) * 2, np.ones(2)))
+"""
+    assert run_script(text, FUNCGRAD_CACHE="0") == "[1. 1.]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import bits, exponential, logarithm, trigonometric
+from . import bits, error, exponential, inverse, logarithm, power, trigonometric
 from .numba_target import numba_function
 from .registry import DEFINITIONS
 

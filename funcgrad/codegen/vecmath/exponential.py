@@ -94,13 +94,18 @@ def reduction_tail(x: Scalar, n: Scalar, r: Scalar) -> Scalar:
     return fma(n, -ln2[1], fma(n, -ln2[0], x) - r)
 
 
-def exp_reduced(r: Scalar, tail: Scalar | None = None) -> Scalar:
-    """e**(r + tail) for |r| <= ln2 / 2."""
+def exp_parts(r: Scalar, tail: Scalar | None = None) -> tuple[Scalar, Scalar]:
+    """e**(r + tail) as head and rest, for |r| <= ln2 / 2 and a tail below the precision of r."""
     head = r + 1.0
     rest = (1.0 - head) + r
     if tail is not None:
         rest = rest + tail
-    return head + fma(r * r, horner(r, _constants(r).exp), rest)
+    return head, fma(r * r, horner(r, _constants(r).exp), rest)
+
+
+def exp_reduced(r: Scalar, tail: Scalar | None = None) -> Scalar:
+    head, rest = exp_parts(r, tail)
+    return head + rest
 
 
 def expm1_reduced(r: Scalar) -> Scalar:

@@ -1,0 +1,113 @@
+"""Sorting: several operands by the first ``num_keys`` of them, stably, NaN last as in NumPy.
+
+The derivative of sorting is the same permutation of the tangents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core.avals import ShapedArray
+from ..core.lowering import Library
+from ..core.primitive import ZERO, NotLinear, Primitive
+from ..util import canonicalize_axis
+from .create import broadcasted_iota, full
+from .elementwise import sub
+from .indexing import INDEX, take_along_axis
+from .shape import batch_axis_to, rev
+from .structural import shape_of
+
+__all__ = ["argsort", "sort", "sort_p"]
+
+
+def _sort_shape(*avals: ShapedArray, dimension: int, num_keys: int) -> tuple[ShapedArray, ...]:
+    shape = avals[0].shape
+    if not 1 <= num_keys <= len(avals):
+        raise ValueError(f"sort: num_keys is {num_keys} for {len(avals)} operands")
+    if any(a.shape != shape for a in avals):
+        raise ValueError(f"sort: operands have shapes {', '.join(str(a.shape) for a in avals)}; they must agree")
+    if not 0 <= dimension < len(shape):
+        raise ValueError(f"sort: dimension {dimension} does not fit shape {shape}")
+    return tuple([a.strong() for a in avals])
+
+
+def _order(keys: Sequence[Any], dimension: int) -> Any:
+    if len(keys) == 1:
+        return np.argsort(keys[0], axis=dimension, kind="stable")
+    return np.lexsort(keys[::-1], axis=dimension)  # its last key is the primary one
+
+
+def _sort_impl(*xs: Any, dimension: int, num_keys: int) -> Any:
+    if len(xs) == 1:  # equal elements look the same, so that stability does not show
+        return (np.sort(xs[0], axis=dimension),)
+    order = _order(xs[:num_keys], dimension)
+    return tuple([np.take_along_axis(x, order, dimension) for x in xs])
+
+
+def _sort_jvp(primals: Any, tangents: Any, out: Any, *, dimension: int, num_keys: int) -> Any:
+    position = broadcasted_iota(INDEX, shape_of(primals[0]), dimension)
+    *_, order = sort_p.bind(*primals[:num_keys], position, dimension=dimension, num_keys=num_keys)
+    return [t if t is ZERO else take_along_axis(t, order, dimension, "promise_in_bounds") for t in tangents]
+
+
+def _sort_batch(size: int, args: Any, dims: Any, *, dimension: int, num_keys: int) -> Any:
+    dim = next(d for d in dims if d is not None)
+    moved = [batch_axis_to(x, d, size, dim) for x, d in zip(args, dims, strict=True)]
+    return sort_p.bind(*moved, dimension=dimension + (dimension >= dim), num_keys=num_keys), [dim] * len(args)
+
+
+def _sort_samples(rng: np.random.Generator) -> list[Any]:
+    def distinct(*shape: int) -> Any:
+        return (rng.permutation(int(np.prod(shape))) / 5).reshape(shape)
+
+    return [
+        ((distinct(6),), {"dimension": 0, "num_keys": 1}),
+        ((distinct(3, 4),), {"dimension": 0, "num_keys": 1}),
+        ((distinct(3, 4), distinct(3, 4)), {"dimension": 1, "num_keys": 1}),
+        ((rng.integers(0, 2, size=(7,)), distinct(7), distinct(7)), {"dimension": 0, "num_keys": 2}),
+        ((np.array([2.0, 0.0, 1.0]), np.arange(3)), {"dimension": 0, "num_keys": 1}),
+        ((distinct(0, 2),), {"dimension": 0, "num_keys": 1}),
+    ]
+
+
+sort_p = Primitive(
+    "sort",
+    impl=_sort_impl,
+    shape=_sort_shape,
+    jvp=_sort_jvp,
+    transpose=NotLinear(),
+    batch=_sort_batch,
+    lower=Library("sort"),
+    multiple_results=True,
+    samples=_sort_samples,
+)
+
+
+def sort(operands: Any, dimension: int = -1, num_keys: int = 1) -> Any:
+    """Sort along ``dimension``, ascending, NaN last.
+
+    A tuple or list of operands of one shape is sorted together by its first ``num_keys`` members, lexicographically
+    and stably, and gives a tuple.
+    """
+    several = isinstance(operands, (tuple, list))
+    xs = tuple(operands) if several else (operands,)
+    if not xs:
+        raise ValueError("sort: need at least one operand")
+    dimension = canonicalize_axis(dimension, len(shape_of(xs[0])), "dimension")
+    out = sort_p.bind(*xs, dimension=dimension, num_keys=num_keys)
+    return tuple(out) if several else out[0]
+
+
+def argsort(x: Any, axis: int = -1, descending: bool = False) -> Any:
+    """Indices (intp) that sort ``x`` along ``axis``, stably; NaN last if ascending, first if descending."""
+    axis = canonicalize_axis(axis, len(shape_of(x)))
+    n = shape_of(x)[axis]
+    position = broadcasted_iota(INDEX, shape_of(x), axis)
+    if not descending:
+        return sort_p.bind(x, position, dimension=axis, num_keys=1)[1]
+    # Sorted back to front and read back to front, so that equal elements keep their order.
+    backwards = sort_p.bind(rev(x, (axis,)), position, dimension=axis, num_keys=1)[1]
+    return sub(full(shape_of(x), n - 1, INDEX), rev(backwards, (axis,)))
