@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def initial_params(rng: np.random.Generator, sizes: tuple[int, ...] = (2, 4, 1))
     """Weights of the size 1/sqrt(inputs): neither dead nor saturated at the start."""
     return [
         {"w": rng.normal(size=(n_in, n_out)) / np.sqrt(n_in), "b": np.zeros(n_out)}
-        for n_in, n_out in zip(sizes, sizes[1:])
+        for n_in, n_out in pairwise(sizes)
     ]
 
 

@@ -37,7 +37,7 @@ except ImportError as error:
     sys.exit(f"This example needs {error.name}. Install the demo extra: python -m pip install '.[demo]'")
 
 matplotlib.use("Agg")  # pictures go to files; no screen is needed
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 Params = dict[str, Any]
 
@@ -186,8 +186,10 @@ def report_speed(params: Params, data: Digits) -> None:
     compiled = loss_and_gradient.lower(*args).compile()
     print(f"loss and gradient of a batch of {BATCH}: {eager:.3f} ms eager, {jitted:.3f} ms jitted "
           f"({eager / jitted:.1f} times as fast)")
-    n_eqns = len(compiled.traced.jaxpr.jaxpr.eqns)
-    print(f"the compiled step: {n_eqns} operations traced, {compiled.executable.n_kernels} fused kernels")
+    operations = len(compiled.traced.jaxpr.jaxpr.eqns)
+    cost = compiled.cost_analysis()
+    print(f"the compiled step: {operations} operations traced, run as {cost['launches']} launches of "
+          f"{cost['kernels']} fused kernels")
 
 
 def report_per_example(params: Params, data: Digits) -> None:
@@ -267,7 +269,7 @@ def run(epochs: int, seed: int, out: Path) -> int:
     start = time.perf_counter()
     params, losses = train(params, training, epochs, rng)
     elapsed = time.perf_counter() - start
-    print(f"trained {len(losses)} steps in {elapsed:.2f} s, {1e3 * elapsed / len(losses):.3f} ms each with all around it")
+    print(f"trained {len(losses)} steps in {elapsed:.2f} s, {1e3 * elapsed / len(losses):.3f} ms each all in all")
     reached = accuracy(params, test)
     print(f"accuracy: {accuracy(params, training):.2%} on the training set, {reached:.2%} on the test set")
 

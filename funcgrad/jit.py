@@ -285,9 +285,8 @@ class JitFunction:
         """The function of the dynamic arguments alone, these arguments, and the static ones as a hashable key."""
         if not self._has_static:
             return self._fun, args, kwargs, ()
-        if any(p >= len(args) or p < -len(args) for p in self._static_argnums):
-            if not self._static_argnames:
-                canonical_argnums([p for p in self._static_argnums], len(args), "jit static_argnums")
+        if not self._static_argnames:  # without a name for it, a static argument must be there by position
+            canonical_argnums(self._static_argnums, len(args), "jit static_argnums")
         positions = {p % len(args) for p in self._static_argnums if -len(args) <= p < len(args)}
         named = {k: v for k, v in kwargs.items() if k in self._static_argnames}
         fixed = {p: args[p] for p in positions}
@@ -384,8 +383,10 @@ def _static_sets(
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     for n in argnames:
         if n not in keyword and not takes_any:
-            raise ValueError(f"jit: static_argnames names {n!r}, but {getattr(fun, '__name__', fun)} has no such "
-                             f"parameter; it has {sorted(keyword)}")
+            raise ValueError(
+                f"jit: static_argnames names {n!r}, but {getattr(fun, '__name__', fun)} has no such "
+                f"parameter; it has {sorted(keyword)}"
+            )
     positions = set(argnums) | {plain.index(n) for n in argnames if n in plain}
     names = set(argnames) | {plain[p] for p in argnums if -len(plain) <= p < len(plain)}
     return tuple(sorted(positions)), frozenset(names)

@@ -43,7 +43,6 @@ from ..kernels.rules import identity_of
 from ..runtime.compile import fingerprint
 from . import basic, vecmath
 from .scalar import Writer, literal, scalar_expression, suffix
-from .vecmath.numba_target import numba_definition
 
 __all__ = ["kernel_source", "namespace_for", "namespace_key"]
 
@@ -70,7 +69,7 @@ class _Printer:
         self.pre: list[list[str]] = [[] for _ in self.outer]
         self.body: list[str] = []
         self.arrays: dict[str, tuple[str, int]] = {}
-        self.used: list[tuple[int, ...]] = []
+        self._user_nest: dict[int, list[tuple[int, str]]] = {}
 
     # -- the whole
 
@@ -184,8 +183,6 @@ class _Printer:
                 before = self._pointer(k, nest[:position])
                 lines.append(f"p{k}_{axis} = {before} + i{axis} * {self._stride(k, axis)}")
         return lines
-
-    _user_nest: dict[int, list[tuple[int, str]]]
 
     def _outer_users(self, depth: int) -> list[int]:
         return sorted(self._user_nest)
@@ -527,9 +524,6 @@ class _Printer:
 
 
 def _fold_expression(w: Writer, monoid: str, args: tuple[str, str], dtype: np.dtype[Any]) -> str:
-    if dtype.kind == "c" and monoid in ("max", "min"):
-        nan = w.let(f"is_nan_complex({args[0]})")
-        raise NotImplementedError(f"no code for {monoid} of {dtype} ({nan})")
     text = scalar_expression(w, monoid, args, (dtype, dtype), dtype)
     assert text is not None, (monoid, dtype)
     return text
@@ -574,7 +568,7 @@ def namespace_for(source: str) -> dict[str, Any]:
         if word in memory:
             names[word] = memory[word]
         elif word in basic.BASIC:
-            names[word] = numba_definition(basic.BASIC[word])
+            names[word] = _memory()["basic_function"](word)
         elif word in vecmath.NAMES:
             names[word] = functions[word]
     return names

@@ -10,12 +10,16 @@ float16 lives in memory as halves and in registers as float32; booleans are byte
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from .basic import BASIC
+from .vecmath.numba_target import _typing
 
 __all__ = ["memory_functions"]
 
@@ -248,10 +252,16 @@ def _round_half() -> Any:
     return intrinsic(lambda typingctx, x: (types.float32(types.float32), codegen))
 
 
+@cache
+def basic_function(name: str) -> Any:
+    """A definition of ``basic`` as an intrinsic."""
+    return intrinsic(_typing(BASIC[name]))
+
+
 def memory_functions() -> dict[str, Any]:
     """Everything here by the names that kernels use, with the names of Numba's scalar types for literals."""
     made: dict[str, Any] = {
-        "base": _base(), "integer": _integer(), "stack": _stack(), "round_f16": _round_half(),
+        "basic_function": basic_function, "base": _base(), "integer": _integer(), "stack": _stack(), "round_f16": _round_half(),
         "allocate": _libc("malloc", _I64, types.int64), "release": _libc("free", ir.VoidType(), types.void),
         **_complex(types.complex64), **_complex(types.complex128),
     }  # fmt: skip

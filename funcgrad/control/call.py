@@ -19,7 +19,12 @@ from .derived import batched_jaxpr, call_jaxpr, jvp_jaxpr, linearized_jaxpr, tra
 
 __all__ = ["jit_p", "set_executor"]
 
-_execute: Callable[[ClosedJaxpr, Sequence[Any]], Sequence[Any]] = lambda closed, args: call_jaxpr(closed)(*args)
+
+def _interpret(closed: ClosedJaxpr, args: Sequence[Any]) -> Sequence[Any]:
+    return call_jaxpr(closed)(*args)
+
+
+_execute: Callable[[ClosedJaxpr, Sequence[Any]], Sequence[Any]] = _interpret
 
 
 def set_executor(execute: Callable[[ClosedJaxpr, Sequence[Any]], Sequence[Any]]) -> None:
@@ -52,7 +57,8 @@ def _linearize(nonzero: Sequence[bool], primals: Sequence[Any], *, jaxpr: Closed
 
     def apply(*tangents: Any) -> list[Any]:
         inexact = [
-            t for t, a in zip(tangents, [a for a, nz in zip(jaxpr.in_avals, nonzero, strict=True) if nz], strict=True)
+            t
+            for t, a in zip(tangents, [a for a, nz in zip(jaxpr.in_avals, nonzero, strict=True) if nz], strict=True)
             if a.dtype.kind in "fc"
         ]
         rest = iter(jit_p.bind(*residuals, *inexact, jaxpr=lin.linear, name=f"linear({name})"))
@@ -66,9 +72,7 @@ def _transpose(cts: Sequence[Any], *operands: Any, jaxpr: ClosedJaxpr, name: str
     nonzero = tuple([c is not ZERO for c in cts])
     derived, out_nonzero = transposed_jaxpr(jaxpr, linear, nonzero)
     known = [x for x in operands if type(x) is not Linear]
-    results = iter(
-        jit_p.bind(*known, *[c for c in cts if c is not ZERO], jaxpr=derived, name=f"transpose({name})")
-    )
+    results = iter(jit_p.bind(*known, *[c for c in cts if c is not ZERO], jaxpr=derived, name=f"transpose({name})"))
     flags = iter(out_nonzero)
     return [(next(results) if next(flags) else ZERO) if is_linear else None for is_linear in linear]
 

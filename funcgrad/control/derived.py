@@ -180,4 +180,3 @@ def closed_over(consts: Sequence[Any], closed: ClosedJaxpr) -> ClosedJaxpr:
     assert len(consts) == len(jaxpr.constvars)
     invars: tuple[Var, ...] = (*jaxpr.constvars, *jaxpr.invars)
     return ClosedJaxpr(Jaxpr((), invars, jaxpr.eqns, jaxpr.outvars, jaxpr.name))
-

@@ -19,8 +19,22 @@ FLOAT0: Final = np.dtype([("float0", np.void, 0)])
 
 _SUPPORTED: Final = frozenset(
     np.dtype(t)
-    for t in "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 "
-    "float16 float32 float64 complex64 complex128".split()
+    for t in [
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+        "complex64",
+        "complex128",
+    ]
 ) | {FLOAT0}
 
 _SHORT: Final = {"float": "f", "int": "i", "uint": "u", "complex": "c"}

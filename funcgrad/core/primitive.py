@@ -35,7 +35,17 @@ from .avals import ShapedArray
 from .lowering import Lowering
 from .trace import STATE
 
-__all__ = ["REGISTRY", "ZERO", "Linear", "NotDifferentiable", "NotLinear", "Primitive", "Zero", "ZeroDerivative", "not_linear"]
+__all__ = [
+    "REGISTRY",
+    "ZERO",
+    "Linear",
+    "NotDifferentiable",
+    "NotLinear",
+    "Primitive",
+    "Zero",
+    "ZeroDerivative",
+    "not_linear",
+]
 
 
 class Zero:

@@ -23,7 +23,17 @@ from .avals import ShapedArray, register_aval
 if TYPE_CHECKING:
     from .primitive import Primitive
 
-__all__ = ["EVAL", "STATE", "EvalTrace", "Source", "Trace", "Tracer", "axis_environment", "current_trace", "user_source"]
+__all__ = [
+    "EVAL",
+    "STATE",
+    "EvalTrace",
+    "Source",
+    "Trace",
+    "Tracer",
+    "axis_environment",
+    "current_trace",
+    "user_source",
+]
 
 
 class Trace:

@@ -31,7 +31,7 @@ from .schedule import Plan, StagePlan, schedule
 
 __all__ = ["TILE", "Launch", "assemble"]
 
-TILE = 256
+TILE = 512
 """Elements of a lane axis that one parallel iteration works on side by side."""
 
 _TEXT_NUMBERS = (0, 1, -1, 2, 0.5)
@@ -81,6 +81,8 @@ class _Assembler:
         self.block = e.group.block if e.inner else None
         self.loops = self._loops()
         self.consts: list[np.generic] = []
+        self.prelude: list[Statement] = []
+        self.constant_names: dict[int, str] = {}
         self.names: dict[int, str] = {}
         self.masks: dict[int, int] = {}
         self.count = 0
@@ -199,6 +201,8 @@ class _Assembler:
             inner = self._inner(stage)
             if inner:
                 stages.append(Stage(True, tuple(inner)))
+        if self.prelude:
+            stages.insert(0, Stage(False, tuple(self.prelude)))
         accesses = [self.e.accesses[k] for k in self.order]
         operands = [self._operand(x) for x in accesses]
         operands += [self._scratch_operand(node) for node in self.plan.scratch]
@@ -230,7 +234,8 @@ class _Assembler:
         if name is None:
             assert node.op == "const", node
             name = self._name(node)
-            body.append(self._const(node, name))
+            self.prelude.append(self._const(node, name))
+            self.constant_names[node.number] = name
         return name
 
     def _const(self, node: Node, name: str) -> Const:
@@ -243,8 +248,7 @@ class _Assembler:
 
     def _emit(self, node: Node, body: list[Statement]) -> None:
         if node.op == "const":
-            if node.number not in self.names:
-                body.append(self._const(node, self._name(node)))
+            self._arg(node, body)
             return
         args = tuple([self._arg(a, body) for a in node.args])
         name, mask = self._name(node), self._mask(node.mask)
@@ -296,7 +300,7 @@ class _Assembler:
             body.append(Store(self._place(home), self.names[node.number]))
         self._emit_stores(stage.stores, body)
         folds = {n.number: self.names[n.number] for n in stage.inner if n.op in ("fold", "argfold")}
-        self.names = {**saved, **folds}  # values of this walk are not there in the next one
+        self.names = {**saved, **folds, **self.constant_names}  # values of this walk are not there in the next one
         return body
 
     def _emit_stores(self, stores: list[int], body: list[Statement]) -> None:

@@ -126,7 +126,8 @@ def squeeze(layout: Layout) -> Layout:
 class GraphBuilder:
     """Reads equations one by one; ``emit_*`` are what the lowering rules are written with."""
 
-    def __init__(self) -> None:
+    def __init__(self, native: Callable[..., bool]) -> None:
+        self.native = native
         self.order: list[Value | Call] = []
         self.env: dict[Var, Ref] = {}
         self.count = 0
@@ -232,10 +233,13 @@ def squeeze_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple([n for n in shape if n != 1]) if 1 in shape else shape
 
 
-def build_graph(closed: ClosedJaxpr, rules: dict[type, Callable[..., Any]]) -> Graph:
-    """The values of a program; ``rules`` says per lowering type how an equation becomes values."""
+def build_graph(
+    closed: ClosedJaxpr, rules: dict[type, Callable[..., Any]], native: Callable[..., bool]
+) -> Graph:
+    """The values of a program; ``rules`` says per lowering type how an equation becomes values, and
+    ``native(fn, operand dtypes, dtype, params)`` which scalar functions the code generator knows."""
     jaxpr = closed.jaxpr
-    b = GraphBuilder()
+    b = GraphBuilder(native)
     inputs = []
     for v in jaxpr.invars:
         value = b.new("input", squeeze_shape(v.aval.shape), v.aval.dtype)

@@ -46,7 +46,10 @@ def _scalar(b: GraphBuilder, eqn: Eqn, lower: L.Scalar, refs: list[Ref]) -> Ref:
     aval = eqn.outvars[0].aval
     if lower.fn == "convert" and refs[0].value.dtype == aval.dtype:
         return refs[0]
-    return b.map(lower.fn, refs, aval.dtype, aval.shape, kept_params(lower.fn, eqn.params))
+    params = kept_params(lower.fn, eqn.params)
+    if not b.native(lower.fn, tuple([x.value.dtype for x in refs]), aval.dtype, params):
+        return _host(b, eqn, lower, refs)[0]
+    return b.map(lower.fn, refs, aval.dtype, aval.shape, params)
 
 
 def _view(b: GraphBuilder, eqn: Eqn, lower: L.View, refs: list[Ref]) -> Ref:

@@ -66,7 +66,7 @@ def _value(name: str, x: Any, v: Any, shape: tuple[int, ...], exact: bool) -> An
 # Of each method: what to do with a window that is read as a whole, and the scatter that does it at indices.
 _COMBINE: dict[str, tuple[Callable[[Any, Any], Any], Callable[..., Any] | None]] = {
     "set": (lambda part, v: v, ix.scatter),
-    "add": (lambda part, v: part + v if aval_of(part).dtype.kind != "b" else ew.bitwise_or(part, v), ix.scatter_add),
+    "add": (ew.add, ix.scatter_add),
     "multiply": (ew.mul, ix.scatter_mul),
     "min": (ew.minimum, ix.scatter_min),
     "max": (ew.maximum, ix.scatter_max),
@@ -83,14 +83,14 @@ def updated(x: Any, plan: Plan, method: str, value: Any, mode: str = "drop", uni
     value = _value(method, x, value, plan.result_shape, exact=method != "set")
     x = as_dtype(x, aval_of(x).dtype)
 
-    def update(window: Any, indices: list[Any], axes: list[int], mode: str, laid_out: Callable[[Any], Any]) -> Any:
-        v = laid_out(value)
+    def update(window: Any, indices: list[Any], axes: list[int], lay_out: Callable[[Any], Any]) -> Any:
+        v = lay_out(value)
         if not axes:
             return combine(window, v)
         assert scatter is not None
         return scatter(window, v, indices, axes, mode, unique)
 
-    return write_window(x, plan, update, mode)
+    return write_window(x, plan, update)
 
 
 def _mask_update(x: Any, mask: Tracer, method: str, value: Any) -> Any:
@@ -119,7 +119,7 @@ class IndexedUpdate:
         return f"IndexedUpdate({self.array!r}, {self.index!r})"
 
     def _plan(self, mode: Any) -> Plan:
-        return plan_index(shape_of(self.array), self.index, check=mode is None)
+        return plan_index(shape_of(self.array), self.index, check=mode is None, windows=False)
 
     def _update(self, method: str, value: Any, mode: Any, unique: bool) -> Any:
         x, index = self.array, self.index
@@ -192,18 +192,11 @@ class IndexedUpdate:
         """``x[index]``; with ``mode="fill"`` what is out of bounds gives ``fill_value`` (by default NaN)."""
         x, plan = self.array, self._plan(mode)
         kind = _mode(mode, _READ_MODES)
-        if plan.dynamic and kind == "fill":  # windows always fit: read through arrays instead
-            plan = plan_index(shape_of(x), _as_arrays(self.index), check=False)
+        part = read(x, plan, kind)
         if kind != "fill" or fill_value is None or not plan.arrays:
-            return read(x, plan, kind)
+            return part
         inside = read(np.ones(shape_of(x), np.bool_), plan, "fill")
-        return ew.select(inside, read(x, plan, kind), as_dtype(operand(fill_value), aval_of(x).dtype))
-
-
-def _as_arrays(index: Any) -> Any:
-    """0-d traced integers as arrays of one element would change the shape; an array-like 0-d bool axis would too. So
-    each traced integer is read through a 1-element array whose axis is dropped by a leading 0."""
-    return index
+        return ew.select(inside, part, as_dtype(operand(fill_value), aval_of(x).dtype))
 
 
 class At:

@@ -161,7 +161,7 @@ class _Reader:
             if self.check and not -n <= i < n:
                 raise IndexError(f"index {i} is out of bounds for axis {axis} with size {n}")
             i += n if i < 0 else 0
-            if several or not 0 <= i < n:
+            if several:
                 self.arrays[self.window(0, n)] = np.intp(i)
             else:
                 self.window(i, 1)
@@ -213,15 +213,22 @@ def _axes_taken(entry: Any) -> int:
     return 1
 
 
-def plan_index(shape: tuple[int, ...], index: Any, check: bool = True) -> Plan:
-    """Read ``index`` against an operand of ``shape``; ``check`` raises on static indices out of range.
+def plan_index(shape: tuple[int, ...], index: Any, check: bool = True, windows: bool = True) -> Plan:
+    """Read ``index`` against an operand of ``shape``.
+
+    Args:
+        shape: of the operand.
+        index: what stands between the brackets.
+        check: raise on static indices out of range.
+        windows: let a traced integer be a window (clamped); without it, it is an index array like others.
 
     Raises:
         IndexError: NumPy's own, and ``TracerIndexError`` for indices that cannot be traced.
     """
     entries = _entries(index)
     entries = _expand_ellipsis(entries, sum([_axes_taken(e) for e in entries]), len(shape))
-    several = any([_is_array(e) for e in entries])
+    several = not check or any([_is_array(e) for e in entries])
+    several = several or (not windows and any([isinstance(e, Tracer) for e in entries]))
     reader = _Reader(shape, check)
     for e in entries:
         if e is None:
@@ -379,22 +386,16 @@ def _put_window(x: Any, window: Any, plan: Plan) -> Any:
     return scatter(x, transpose(window, [*axes, *rest]), indices, axes, "promise_in_bounds", unique=True)
 
 
-def write_window(x: Any, plan: Plan, update: Any, mode: str = "drop") -> Any:
-    """``x`` with the indexed part changed by ``update(part, indices, axes, mode)``.
+def write_window(x: Any, plan: Plan, update: Any) -> Any:
+    """``x`` with the indexed part changed by ``update(window, index arrays, their axes, lay_out)``.
 
-    ``update`` gets the window, the index arrays and their axes (none of them for a static index, where it gets the
-    window of the result's shape), and a function that lays a value of the result's shape out like the window.
+    ``lay_out`` takes a value of the result's shape to the window's order of axes: those of the index arrays first. The
+    plan must be one without dynamic windows, which are clamped where a write is to be dropped.
     """
     shape = shape_of(x)
     if shape != plan.operand_shape:
         x = reshape(x, plan.operand_shape)
-    window = _window(x, plan)
-    arrays = dict(plan.arrays)
-    if plan.dynamic:
-        window_shape = shape_of(window)
-        arrays = {a: i for a, i in sorted(plan.dynamic.items())}
-        new = update(window, list(arrays.values()), list(arrays), mode, lambda v: reshape(
-            _in_window_layout(v, plan), [n for a, n in enumerate(window_shape) if a not in arrays]))  # fmt: skip
-    else:
-        new = update(window, list(arrays.values()), list(arrays), mode, lambda v: _in_window_layout(v, plan))
+    new = update(
+        _window(x, plan), list(plan.arrays.values()), list(plan.arrays), lambda v: _in_window_layout(v, plan)
+    )
     return reshape(_put_window(x, new, plan), shape)

@@ -18,7 +18,7 @@ from ..core.trace import Tracer, user_source
 from ..errors import ViewWriteError
 from ..ops.elementwise import select
 
-__all__ = ["PendingWrite", "attach_to", "clone", "is_view", "mark_view", "view_base", "write"]
+__all__ = ["PendingWrite", "attached", "clone", "is_view", "mark_view", "view_base", "write"]
 
 Refresh = Callable[[Tracer], Tracer]
 
@@ -94,7 +94,7 @@ def is_view(x: Tracer) -> bool:
     return view_base(x) is not None
 
 
-def attach_to(new: Any, x: Tracer) -> Any:
+def attached(new: Any, x: Tracer) -> Any:
     """``new`` as a tracer of the same trace as ``x``: a constant that overwrites ``x`` must stay traceable."""
     return new if isinstance(new, Tracer) else select(False, x, new)
 
@@ -108,7 +108,7 @@ def _refuse_foreign(x: Tracer, new: Any) -> None:
         )
 
 
-def _refreshable(x: Tracer, skip: Tracer | None) -> list[Tracer]:
+def _refreshable(x: Tracer) -> list[Tracer]:
     """The live views below ``x``, bases before their views.
 
     Raises:
@@ -118,19 +118,18 @@ def _refreshable(x: Tracer, skip: Tracer | None) -> list[Tracer]:
         return []
     found: list[Tracer] = []
     for view in x._views.live():
-        if view is not skip:
-            if view._views.refresh is None:
-                raise ViewWriteError(
-                    f"at {user_source()}: an in-place write to {x.aval} while {view._views.how} of it is alive. "
-                    "NumPy would change that too if the two share memory, which depends on strides that a tracer does "
-                    "not have. Write .copy() after it if it is to keep the old values, or take it after the write."
-                )
-            found.append(view)
-        found += _refreshable(view, skip)
+        if view._views.refresh is None:
+            raise ViewWriteError(
+                f"at {user_source()}: an in-place write to {x.aval} while {view._views.how} of it is alive. "
+                "NumPy would change that too if the two share memory, which depends on strides that a tracer does "
+                "not have. Write .copy() after it if it is to keep the old values, or take it after the write."
+            )
+        found.append(view)
+        found += _refreshable(view)
     return found
 
 
-def write(x: Tracer, new: Any, skip: Tracer | None = None) -> None:
+def write(x: Tracer, new: Any) -> None:
     """Let ``x`` become ``new``, and its live views what they are in the new array.
 
     Raises:
@@ -143,9 +142,9 @@ def write(x: Tracer, new: Any, skip: Tracer | None = None) -> None:
             "change the array behind it; funcgrad does not follow views. Write to the array itself, "
             "x[1:][0] = v as x[1] = v, or to a copy, y = x[1:].copy()."
         )
-    new = attach_to(new, x)
+    new = attached(new, x)
     _refuse_foreign(x, new)
-    views = _refreshable(x, skip)
+    views = _refreshable(x)
     x.replace_with(new)
     for view in views:
         sharing = view._views

@@ -144,7 +144,7 @@ pmin_p = _extreme("pmin", reduce_min_p)
 
 
 def psum(x: Any, axis_name: Any) -> Any:
-    """Sum of ``x`` over all instances along ``axis_name``. Of a Python number, a Python number: ``psum(1)`` is the size."""
+    """Sum of ``x`` over all instances along ``axis_name``; ``psum(1, name)`` is the size, a Python number."""
     size = axis_size(axis_name)
     if isinstance(x, (bool, int, float, complex)):
         return x * size
@@ -277,7 +277,7 @@ def _one_name(function: str, axis_name: Any) -> Any:
 
 
 def ppermute(x: Any, axis_name: Any, perm: Sequence[tuple[int, int]]) -> Any:
-    """Send ``x`` from instance to instance: ``perm`` lists (sender, receiver) pairs. Who receives nothing gets zeros."""
+    """Send ``x`` from instance to instance, by (sender, receiver) pairs; who receives nothing gets zeros."""
     name = _one_name("ppermute", axis_name)
     size = _size(name)
     pairs = tuple([(int(a), int(b)) for a, b in perm])
@@ -300,7 +300,9 @@ def _all_to_all_shape(x: ShapedArray, *, axis_name: Any, split_axis: int, concat
     return ShapedArray(insert_at(kept, concat_axis, x.shape[split_axis]), x.dtype)
 
 
-def _all_to_all_collective(size: int, args: Any, dims: Any, *, axis_name: Any, split_axis: int, concat_axis: int) -> Any:
+def _all_to_all_collective(
+    size: int, args: Any, dims: Any, *, axis_name: Any, split_axis: int, concat_axis: int
+) -> Any:
     x = batch_axis_to(args[0], dims[0], size)
     order = [a for a in range(len(shape_of(x))) if a not in (0, split_axis + 1)]
     order.insert(concat_axis, 0)

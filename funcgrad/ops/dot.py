@@ -40,7 +40,7 @@ def _dot_shape(x: ShapedArray, y: ShapedArray, *, dimension_numbers: DimensionNu
     for name, aval, c, b in (("left", x, xc, xb), ("right", y, yc, yb)):
         named = (*c, *b)
         if any(not 0 <= a < aval.ndim for a in named) or len(set(named)) != len(named):
-            raise ValueError(f"dot_general: axes {c} and {b} do not name distinct axes of the {name} shape {aval.shape}")
+            raise ValueError(f"dot_general: axes {c} and {b} do not name distinct axes of {name} shape {aval.shape}")
     for what, xs, ys in (("contracting", xc, yc), ("batch", xb, yb)):
         if [x.shape[a] for a in xs] != [y.shape[a] for a in ys]:
             raise ValueError(
@@ -245,7 +245,7 @@ def dot(x: Any, y: Any) -> Any:
 def vdot(x: Any, y: Any, conj: Any) -> Any:
     """``np.vdot`` of the flattened operands; ``conj`` is the conjugation to apply to the first."""
     x, y = promote_dtypes(x, y)
-    x, y = reshape(x, (-1,)) if shape_of(x) else reshape(x, (1,)), reshape(y, (-1,)) if shape_of(y) else reshape(y, (1,))
+    x, y = (reshape(v, (math.prod(shape_of(v)),)) for v in (x, y))
     return dot(conj(x), y)
 
 

@@ -82,7 +82,9 @@ def _parse(subscripts: str, ranks: tuple[int, ...]) -> tuple[tuple[Labels, ...],
     joined = "".join(inputs)
     if arrow:
         if spare and "..." not in right:
-            raise ValueError(f"einsum: {subscripts!r} sums over the axes that '...' stands for; name them, or keep '...'")
+            raise ValueError(
+                f"einsum: {subscripts!r} sums over the axes that '...' stands for; name them, or keep '...'"
+            )
         output = right.replace("...", spare)
     else:
         output = spare + "".join(sorted([c for c in set(joined) - set(spare) if joined.count(c) == 1]))

@@ -224,9 +224,7 @@ def _select_shape(c: ShapedArray, x: ShapedArray, y: ShapedArray) -> ShapedArray
         raise TypeError(f"select: the condition has dtype {c.dtype.name}, not bool")
     if x.dtype != y.dtype:
         raise TypeError(f"select: the cases have dtypes {x.dtype.name} and {y.dtype.name}; convert one of them")
-    return ShapedArray(
-        broadcast_shapes("select", [c.shape, x.shape, y.shape]), x.dtype, x.weak_type and y.weak_type
-    )
+    return ShapedArray(broadcast_shapes("select", [c.shape, x.shape, y.shape]), x.dtype, x.weak_type and y.weak_type)
 
 
 def _select_jvp(primals: Any, tangents: Any, out: Any) -> Any:
@@ -341,9 +339,7 @@ complex_p = binary(
     kinds="f",
     result=_complex_dtype,
 )
-conj_p = unary(
-    "conj", np.conj, jvp=lambda t, y, x: conj(t), transpose=lambda ct, x: (conj(ct),), kinds="c"
-)
+conj_p = unary("conj", np.conj, jvp=lambda t, y, x: conj(t), transpose=lambda ct, x: (conj(ct),), kinds="c")
 
 neg, add, sub, mul, div = neg_p.bind, add_p.bind, sub_p.bind, mul_p.bind, div_p.bind
 floor_divide, remainder, fmod = floor_divide_p.bind, remainder_p.bind, fmod_p.bind
@@ -355,4 +351,3 @@ is_finite, is_nan, is_inf = is_finite_p.bind, is_nan_p.bind, is_inf_p.bind
 bitwise_and, bitwise_or, bitwise_xor, bitwise_not = and_p.bind, or_p.bind, xor_p.bind, not_p.bind
 shift_left, shift_right, population_count = shift_left_p.bind, shift_right_p.bind, population_count_p.bind
 select, real, imag, complex_, conj = select_p.bind, real_p.bind, imag_p.bind, complex_p.bind, conj_p.bind
-

@@ -105,9 +105,7 @@ def batch_elementwise(name: str) -> Rule:
         shapes = [shape_of(x) for x in args]
         rank = max([len(s) - (d is not None) for s, d in zip(shapes, dims, strict=True)])
         first = batched[0]
-        if all(
-            [not s if d is None else d == first and len(s) == rank + 1 for s, d in zip(shapes, dims, strict=True)]
-        ):
+        if all([not s if d is None else d == first and len(s) == rank + 1 for s, d in zip(shapes, dims, strict=True)]):
             return bind(*args, **params), first
         moved = []
         for x, s, d in zip(args, shapes, dims, strict=True):

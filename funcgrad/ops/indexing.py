@@ -3,8 +3,8 @@
 ``gather(x, indices, axes)`` is NumPy's advanced indexing with the indexed axes first: all index arrays have one shape
 ``I``, array ``k`` indexes axis ``axes[k]``, and the result's shape is ``I`` plus the other axes of ``x`` in order.
 ``scatter(x, updates, indices, axes)`` is ``x`` with ``updates`` of that shape written there; ``scatter_add``,
-``scatter_mul``, ``scatter_max`` and ``scatter_min`` combine them with what is there. Indices count from zero: a negative
-index is out of bounds (the NumPy face wraps it), and ``mode`` says what out of bounds means:
+``scatter_mul``, ``scatter_max`` and ``scatter_min`` combine them with what is there. Indices count from zero: a
+negative index is out of bounds (the NumPy face wraps it), and ``mode`` says what out of bounds means:
 
 ========================  =============================================  ============================================
 mode                      a read gives                                   a write
@@ -108,7 +108,8 @@ def _signed(index: Any, extent: int) -> Any:
 
 
 def _clamped(shape: tuple[int, ...], indices: Sequence[Any], axes: Axes) -> tuple[Any, ...]:
-    return tuple([np.minimum(np.maximum(_signed(i, shape[a]), 0), shape[a] - 1) for i, a in zip(indices, axes, strict=True)])
+    pairs = zip(indices, axes, strict=True)
+    return tuple([np.minimum(np.maximum(_signed(i, shape[a]), 0), shape[a] - 1) for i, a in pairs])
 
 
 def _in_bounds(shape: tuple[int, ...], indices: Sequence[Any], axes: Axes) -> Any:

@@ -290,4 +290,3 @@ def unbroadcast(ct: Any, operand: Linear) -> Any:
     extra = len(shape) - aval.ndim
     stretched = [extra + a for a, n in enumerate(aval.shape) if n == 1 and shape[extra + a] != 1]
     return reshape(reduce_sum(ct, [*range(extra), *stretched]), aval.shape)
-

@@ -153,9 +153,7 @@ def _difference(x: Any, y: Any) -> Any:
     return select(eq(x, y), aval_of(x).dtype.type(0), x - y)
 
 
-exp, exp2, expm1, log, log2, log10, log1p = (
-    p.bind for p in (exp_p, exp2_p, expm1_p, log_p, log2_p, log10_p, log1p_p)
-)
+exp, exp2, expm1, log, log2, log10, log1p = (p.bind for p in (exp_p, exp2_p, expm1_p, log_p, log2_p, log10_p, log1p_p))
 sin, cos, tan, asin, acos, atan = (p.bind for p in (sin_p, cos_p, tan_p, asin_p, acos_p, atan_p))
 sinh, cosh, tanh, asinh, acosh, atanh = (p.bind for p in (sinh_p, cosh_p, tanh_p, asinh_p, acosh_p, atanh_p))
 logistic, sqrt, rsqrt, cbrt = logistic_p.bind, sqrt_p.bind, rsqrt_p.bind, cbrt_p.bind

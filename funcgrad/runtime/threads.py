@@ -9,6 +9,8 @@ when two Python threads enter it at once. Here
   lock up;
 * a chunk is a slice of the outermost axis, and its bounds are multiples of 64 where it is long, so vector
   bodies and remainders fall where they would in one thread: results do not depend on the number of threads;
+* a worker that wakes up on the caller's own CPU, where Linux likes to put it and may leave it for seconds,
+  moves to another one before it takes work (that is, its affinity is narrowed for an instant, not for good);
 * workers spin for some tens of microseconds after a loop and then sleep; they never hold the GIL and know no
   Python;
 * they are stopped before a fork (of which a child keeps only the calling thread) and at exit, and started
@@ -29,6 +31,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -48,7 +51,9 @@ _FN, _SLOTS, _INTS, _EXTENT, _CHUNK = 320, 328, 336, 344, 352
 _SLEEPERS, _WAITING, _INDEX = 384, 448, 512
 _LIMIT, _STOP = 576, 584
 _LOCK, _UNLOCK, _WAIT, _WAKE, _CLAIM_FN = 640, 648, 656, 664, 672
+_GETCPU, _SETAFFINITY, _CALLER_CPU = 680, 688, 360
 _MUTEX, _WORK, _DONE, _SIZE = 704, 832, 960, 1088
+_MASK_BYTES = 128  # a set of CPUs; behind the pool lie the process's own one, and one for each worker to work out
 
 _PTHREAD = {
     _LOCK: "pthread_mutex_lock",
@@ -85,6 +90,8 @@ def parallel_for(pool, fn, slots, ints, extent, grain):
     store(pool + {_INTS}, ints)
     store(pool + {_EXTENT}, extent)
     store(pool + {_CHUNK}, chunk)
+    if load(pool + {_GETCPU}) != 0:
+        store(pool + {_CALLER_CPU}, call0(load(pool + {_GETCPU})) & {8 * _MASK_BYTES - 1})
     atomic_store(pool + {_NEXT}, 0)
     atomic_store(pool + {_OPEN}, 1)
     atomic_add(pool + {_EPOCH}, 1)
@@ -114,6 +121,7 @@ _WORKER = f"""
 def worker(pool):
     index = atomic_add(pool + {_INDEX}, 1) + 1
     seen = 0
+    mask = pool + {_SIZE} + index * {_MASK_BYTES}
     while True:
         spins = 0
         while atomic_load(pool + {_EPOCH}) == seen and atomic_load(pool + {_STOP}) == 0:
@@ -131,6 +139,15 @@ def worker(pool):
             return 0
         seen = atomic_load(pool + {_EPOCH})
         if index < load(pool + {_LIMIT}):
+            if load(pool + {_GETCPU}) != 0:
+                cpu = call0(load(pool + {_GETCPU})) & {8 * _MASK_BYTES - 1}
+                if cpu == load(pool + {_CALLER_CPU}):
+                    for at in range(0, {_MASK_BYTES}, 8):
+                        store(mask + at, load(pool + {_SIZE} + at))
+                    word = mask + cpu // 64 * 8
+                    store(word, load(word) & ~(1 << cpu % 64))
+                    call3(load(pool + {_SETAFFINITY}), 0, {_MASK_BYTES}, mask)
+                    call3(load(pool + {_SETAFFINITY}), 0, {_MASK_BYTES}, pool + {_SIZE})
             atomic_add(pool + {_ACTIVE}, 1)
             if atomic_load(pool + {_OPEN}) != 0:
                 call1(load(pool + {_CLAIM_FN}), pool)
@@ -246,12 +263,18 @@ def _start(count: int) -> None:
     claim = compile_runtime(_CLAIM, "claim", 1)
     parallel_for = compile_runtime(_PARALLEL_FOR, "parallel_for", 6)
     worker = compile_runtime(_WORKER, "worker", 1)
-    words = _immortal_words(_SIZE)
+    words = _immortal_words(_SIZE + (count + 1) * _MASK_BYTES)
     _pools.append(words)
     address = words.ctypes.data
     for word, name in _PTHREAD.items():
         words[word // 8] = ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0
     words[_CLAIM_FN // 8] = claim
+    if sys.platform == "linux":
+        words[_GETCPU // 8] = ctypes.cast(libc.sched_getcpu, ctypes.c_void_p).value or 0
+        words[_SETAFFINITY // 8] = ctypes.cast(libc.sched_setaffinity, ctypes.c_void_p).value or 0
+        allowed = words[_SIZE // 8 : (_SIZE + _MASK_BYTES) // 8].view(np.uint64)
+        for cpu in os.sched_getaffinity(0):
+            allowed[cpu // 64 % len(allowed)] |= np.uint64(1 << cpu % 64)
     libc.pthread_mutex_init(ctypes.c_void_p(address + _MUTEX), None)
     libc.pthread_cond_init(ctypes.c_void_p(address + _WORK), None)
     libc.pthread_cond_init(ctypes.c_void_p(address + _DONE), None)

@@ -57,8 +57,9 @@ def _check_scalar_output(out: Any, fun: Callable[..., Any], transform: str, holo
         )
     if holomorphic:
         if aval.dtype.kind != "c":
-            raise TypeError(f"{transform} with holomorphic=True requires a complex result, but {name} returned "
-                            f"{aval.dtype.name}")
+            raise TypeError(
+                f"{transform} with holomorphic=True requires a complex result, but {name} returned {aval.dtype.name}"
+            )
     elif aval.dtype.kind == "c":
         raise TypeError(
             f"{transform} requires a real result, but {name} returned {aval.dtype.name}. Take its real part or "
@@ -76,8 +77,10 @@ def _scalar_result(out: Any, fun: Callable[..., Any], transform: str, has_aux: b
     name = getattr(fun, "__name__", repr(fun))
     if has_aux:
         if not (isinstance(out, tuple) and len(out) == 2):
-            raise TypeError(f"{name} must return a pair (value, auxiliary data) because has_aux is True; "
-                            f"it returned {type(out).__name__}")
+            raise TypeError(
+                f"{name} must return a pair (value, auxiliary data) because has_aux is True; "
+                f"it returned {type(out).__name__}"
+            )
         out, aux = out
     flat, out_tree = tree.flatten(out)
     if not out_tree.is_leaf():
@@ -273,8 +276,10 @@ def jvp(fun: Callable[..., Any], primals: Any, tangents: Any, has_aux: bool = Fa
     """
     check_callable(fun, "jvp")
     if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
-        raise TypeError("jvp: primals and tangents must be tuples or lists, one entry per positional argument; "
-                        f"found {type(primals).__name__} and {type(tangents).__name__}")
+        raise TypeError(
+            "jvp: primals and tangents must be tuples or lists, one entry per positional argument; "
+            f"found {type(primals).__name__} and {type(tangents).__name__}"
+        )
     leaves, in_tree = tree.flatten((tuple(primals), {}))
     t_leaves, t_tree = tree.flatten((tuple(tangents), {}))
     _same_structure(in_tree, t_tree, "jvp: primals and tangents must have the same structure")
@@ -360,9 +365,7 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> 
         ts, t_tree = tree.flatten((tangents, {}))
         _same_structure(in_tree, t_tree, "linearize: tangents must have the structure of the primals")
         checked = _check_tangents(leaves, ts, "linearize: tangent", lambda k: tree.leaf_paths(in_tree)[k][3:])
-        inexact = [
-            t for t, x in zip(checked, leaves, strict=True) if tangent_dtype(aval_of(x).dtype) != FLOAT0
-        ]
+        inexact = [t for t, x in zip(checked, leaves, strict=True) if tangent_dtype(aval_of(x).dtype) != FLOAT0]
         with quiet():
             results = [own(instantiate(t, o)) for t, o in zip(linear.apply(inexact), outs, strict=True)]
         return out_tree.unflatten(results)
@@ -419,8 +422,10 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any) -> Callable[[Any], 
                     f"linear_transpose: cotangent{tree.leaf_paths(ct_tree)[k]} has shape {aval_of(c).shape}, but the "
                     f"function's result has shape {a.shape}"
                 )
-        typed = [a.dtype.type(c) if aval_of(c).weak_type and not hasattr(c, "aval") else c
-                 for c, a in zip(cts, out_avals, strict=True)]
+        typed = [
+            a.dtype.type(c) if aval_of(c).weak_type and not hasattr(c, "aval") else c
+            for c, a in zip(cts, out_avals, strict=True)
+        ]
         with quiet():
             pulled = linear.transpose(typed)
             results = [own(instantiate(c, t)) for c, t in zip(pulled, inputs, strict=True)]

@@ -98,7 +98,9 @@ def own(x: Any) -> Any:
     """A result that the caller may write to: views of a broadcast are copied."""
     if type(x) is np.ndarray and not x.flags.writeable:
         return x.copy()
-    return x if x.__class__ is not float and x.__class__ is not int and x.__class__ is not complex else np.asarray(x)[()]
+    return (
+        x if x.__class__ is not float and x.__class__ is not int and x.__class__ is not complex else np.asarray(x)[()]
+    )
 
 
 def wraps(fun: Callable[..., Any], transform: str, doc: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:

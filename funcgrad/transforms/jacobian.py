@@ -92,15 +92,14 @@ def jacfwd(
             "c" if holomorphic else "f",
             "jacfwd",
             lambda k: f"an input in {argument_name(fun, positions[0])}",
-            "holomorphic=True takes complex inputs" if holomorphic else "it takes real floating-point inputs "
-            "(holomorphic=True for complex ones)",
+            "holomorphic=True takes complex inputs"
+            if holomorphic
+            else "it takes real floating-point inputs (holomorphic=True for complex ones)",
         )
         result: dict[str, Any] = {}
 
         def push(*rows: Any) -> list[Any]:
-            out = jvp(
-                _selected(fun, positions, args, kwargs), chosen, treedef.unflatten(rows), has_aux=has_aux
-            )
+            out = jvp(_selected(fun, positions, args, kwargs), chosen, treedef.unflatten(rows), has_aux=has_aux)
             flat, result["tree"] = tree.flatten(out[1])
             if has_aux:
                 result["aux"] = out[2]
@@ -164,8 +163,9 @@ def jacrev(
             kinds,
             "jacrev",
             lambda k: f"an input in {argument_name(fun, positions[0])}",
-            "holomorphic=True takes complex inputs" if holomorphic else "it takes floating-point inputs; convert "
-            "with .astype(float), or pass allow_int=True",
+            "holomorphic=True takes complex inputs"
+            if holomorphic
+            else "it takes floating-point inputs; convert with .astype(float), or pass allow_int=True",
         )
         out, pull, *aux = vjp(_selected(fun, positions, args, kwargs), *chosen, has_aux=has_aux)
         out_leaves, out_tree = tree.flatten(out)
@@ -213,5 +213,3 @@ def hessian(
         has_aux=has_aux,
         holomorphic=holomorphic,
     )
-
-

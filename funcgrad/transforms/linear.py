@@ -18,7 +18,7 @@ from ..core.trace import STATE, Trace, Tracer
 from ..ops.elementwise import add_p, mul_p, neg_p, sub_p
 from .forward import refuse, tangent_zeros
 
-__all__ = ["LinearizeTrace", "LinearizeTracer", "Tape", "TangentTrace", "TangentTracer", "linearize_flat"]
+__all__ = ["LinearizeTrace", "LinearizeTracer", "TangentTrace", "TangentTracer", "Tape", "linearize_flat"]
 
 Tape = list["Node"]
 
@@ -28,9 +28,7 @@ class Node:
 
     __slots__ = ("args", "linear", "outs", "params", "primitive")
 
-    def __init__(
-        self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any], linear: list[int]
-    ) -> None:
+    def __init__(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any], linear: list[int]) -> None:
         self.primitive = primitive
         self.args = args
         self.params = params
@@ -190,9 +188,7 @@ class LinearizeTrace(Trace):
 class LinearFunction:
     """The linear program of a linearization: tangents in, tangents out; residuals are held by the tape."""
 
-    def __init__(
-        self, inputs: list[TangentTracer], trace: TangentTrace, outs: list[TangentTracer | None]
-    ) -> None:
+    def __init__(self, inputs: list[TangentTracer], trace: TangentTrace, outs: list[TangentTracer | None]) -> None:
         self.inputs = inputs
         self.trace = trace
         self.tape = trace.tape
@@ -208,9 +204,7 @@ class LinearFunction:
             if all(v is ZERO for v, is_linear in zip(known, linear, strict=True) if is_linear):
                 env.update((o, ZERO) for o in node.outs)
                 continue
-            full = [
-                tangent_zeros(x.aval) if v is ZERO else v for v, x in zip(known, node.args, strict=True)
-            ]
+            full = [tangent_zeros(x.aval) if v is ZERO else v for v, x in zip(known, node.args, strict=True)]
             out = node.primitive.bind(*full, **node.params)
             env.update(zip(node.outs, out if node.primitive.multiple_results else (out,), strict=True))
         return [ZERO if o is None else env[o] for o in self.outs]

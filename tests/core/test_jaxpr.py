@@ -149,7 +149,7 @@ def test_avals_of_python_scalars_are_weak() -> None:
 
 @pytest.mark.parametrize("bad", [np.array(["a"]), np.array([object()]), np.datetime64("2020-01-01"), "text", None, {}])
 def test_unknown_values_are_refused(bad) -> None:
-    with pytest.raises(TypeError, match="funcgrad cannot trace|is not an array"):
+    with pytest.raises(TypeError, match=r"funcgrad cannot trace|is not an array"):
         aval_of(bad)
 
 

@@ -179,9 +179,7 @@ def test_checkpoint_changes_nothing(rng) -> None:
     x, v = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
     f = fg.checkpoint(program)
     np.testing.assert_allclose(fg.grad(f)(x), fg.grad(program)(x), rtol=1e-13)
-    np.testing.assert_allclose(
-        fg.jvp(fg.grad(f), (x,), (v,))[1], fg.jvp(fg.grad(program), (x,), (v,))[1], rtol=1e-11
-    )
+    np.testing.assert_allclose(fg.jvp(fg.grad(f), (x,), (v,))[1], fg.jvp(fg.grad(program), (x,), (v,))[1], rtol=1e-11)
     batch = np.stack([x, 2 * x])
     np.testing.assert_allclose(fg.vmap(fg.grad(f))(batch)[1], fg.grad(program)(2 * x), rtol=1e-11)
 
@@ -191,7 +189,7 @@ def test_integers_beside_floats() -> None:
     assert fg.grad(f)(2.0, 3) == 3.0
     g = fg.grad(f, argnums=(0, 1), allow_int=True)(2.0, 3)
     assert g[1].dtype == fg.float0
-    out, pull = fg.vjp(f, 2.0, 3)
+    _, pull = fg.vjp(f, 2.0, 3)
     assert pull(1.0)[1].dtype == fg.float0
     assert fg.jvp(f, (2.0, 3), (1.0, np.zeros((), fg.float0)))[1] == 3.0
 

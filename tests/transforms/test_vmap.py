@@ -45,9 +45,7 @@ def test_out_axes(rng, out_axes) -> None:
 def test_pytree_prefixes_keywords_and_unmapped_results(rng) -> None:
     tree = {"a": rng.normal(size=(3, 2)), "b": (rng.normal(size=(2, 3)), 5.0)}
     f = lambda t, *, k: {"s": t["a"] * t["b"][1] + k, "c": t["b"][1] * 2, "r": t["b"][0] + 1}  # noqa: E731
-    out = fg.vmap(f, in_axes=({"a": 0, "b": (1, None)},), out_axes={"s": 1, "c": None, "r": 0})(
-        tree, k=np.arange(3.0)
-    )
+    out = fg.vmap(f, in_axes=({"a": 0, "b": (1, None)},), out_axes={"s": 1, "c": None, "r": 0})(tree, k=np.arange(3.0))
     np.testing.assert_allclose(out["s"], (tree["a"] * 5 + np.arange(3.0)[:, None]).T)
     assert out["c"] == 10.0
     np.testing.assert_allclose(out["r"], tree["b"][0].T + 1)

@@ -1,26 +1,48 @@
-"""Scalar mathematics that LLVM can vectorise: branch-free, at most 2 ulp from the truth, in float32 and float64."""
+"""Scalar mathematics that LLVM can vectorise, for kernels compiled by Numba.
+
+Numba from the package index has no vector mathematics library: a loop over `math.tanh` calls the C library element
+by element. The functions here are built of polynomials, selects and bit patterns instead, without calls or branches,
+so that a loop around them is widened like any arithmetic. A name is `<function>_<kind>`, as in `exp_f64`, `tanh_f32`
+or `floor_divide_i32`::
+
+    source = '''
+    def kernel(x, y, n):
+        for i in range(n):
+            store_f64(y, i * 8, exp_f64(load_f64(x, i * 8)))
+    '''
+    scope = {**memory_intrinsics, **namespace(["exp_f64"])}
+
+Every float function is within 2 ulp of the truth over its whole range, subnormals and overflow thresholds included
+(`lgamma` and `digamma` next to their zeros excepted), and gives C's and NumPy's values at zeros, infinities and NaN.
+
+How it is built: `expr` is a small language of operators that append LLVM instructions; the function modules read
+like mathematics in it; `registry` is the table of all functions, and `numba_target` offers them to Numba as
+intrinsics. Neither Numba nor llvmlite is imported until the first function is asked for.
+
+A loop is only widened if LLVM can follow its addresses: load and store through a loop-invariant base pointer and an
+offset (`getelementptr`), not through an integer address computed anew for each element.
+"""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from . import bits, error, exponential, inverse, logarithm, power, trigonometric
+from . import bits, error, exponential, gamma, inverse, logarithm, power, trigonometric
 from .numba_target import numba_function
 from .registry import DEFINITIONS
 
+__all__ = ["NAMES", "namespace"]
+
+# Importing these modules is what fills the table.
+FUNCTION_MODULES = (bits, error, exponential, gamma, inverse, logarithm, power, trigonometric)
+
 NAMES = frozenset(DEFINITIONS)
+"""All functions, known without importing Numba."""
 
 
-class _Namespace(Mapping[str, Any]):
-    def __getitem__(self, name: str) -> Any:
-        return numba_function(name)
+def namespace(names: Iterable[str] | None = None) -> dict[str, Any]:
+    """The functions of these names (all, if none are given) as globals for code that Numba compiles.
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(NAMES))
-
-    def __len__(self) -> int:
-        return len(NAMES)
-
-
-def namespace() -> Mapping[str, Any]:
-    return _Namespace()
+    Raises KeyError for a name that is not in `NAMES`. Imports Numba.
+    """
+    return {name: numba_function(name) for name in (sorted(NAMES) if names is None else names)}

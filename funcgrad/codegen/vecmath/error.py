@@ -1,13 +1,13 @@
 """erf and erfc.
 
-Near zero erf(x) = x + x P(x**2). Elsewhere erfc(a) = e**(-a**2) g(a) for a = |x|, where g, the scaled complement,
-is smooth enough for one polynomial in t = (a - 3) / (a + 3) over the whole half line.
+Near zero erf(x) = x + x P(x**2). Elsewhere erfc(a) = e**(-a**2) erfcx(a) for a = |x|, where (1 + 2 a) erfcx(a) is
+so smooth that one polynomial in t = (a - c) / (a + c) serves the whole half line.
 """
 from __future__ import annotations
 
 from .exponential import CONSTANTS as EXP
-from .exponential import exp_parts, power_of_two, reduce_exp, reduction_tail, scale
-from .expr import F32, F64, Scalar, copysign, fabs, fma, horner, select
+from .exponential import exp_parts, exp_reduced, power_of_two, reduce_exp, reduction_tail, scale
+from .expr import F32, F64, Scalar, copysign, divide, fabs, fma, horner, select
 from .registry import function
 
 _h = float.fromhex
@@ -23,94 +23,94 @@ NEAR = {  # erf(x) / x - 1 in x**2, |x| <= 1
         "0x1.3cadaa83c6e78p-33",
     ))),
 }
-SCALED = {  # erfcx(a) in t = (a - 3) / (a + 3), 0.49 <= a <= 28; both used in float64
+FAR = {  # (1 + 2 a) erfcx(a) in t = (a - 3) / (a + 3), 1 <= a <= 4 or 6: enough for erf, which is nearly 1 there
     32: tuple(map(_h, (
-        "0x1.6e9827d2a877dp-3", "-0x1.4e102b98c37bcp-2", "0x1.f6ff1feb884e2p-3", "-0x1.336ffd1970464p-3",
-        "0x1.258b25378c6d4p-4", "-0x1.8fa53ed6d9c33p-6", "0x1.17be0199ba66bp-8", "0x1.72fb71c345648p-11",
-        "-0x1.37b127751d926p-11", "0x1.77cefe70f0e8bp-15", "0x1.ee7e41dc26364p-15", "-0x1.6a9c20041614fp-17",
-        "-0x1.d731bd4131cd3p-19",
+        "0x1.40c522p+0", "-0x1.15c086p-3", "-0x1.85a60ap-5", "0x1.0981eep-3", "-0x1.e82554p-4",
+        "0x1.19071cp-4", "-0x1.8d4b0ep-6",
     ))),
     64: tuple(map(_h, (
-        "0x1.6e9827d229d2dp-3", "-0x1.4e102b9cf8513p-2", "0x1.f6ff204105975p-3", "-0x1.336ffbef08b4dp-3",
-        "0x1.258b13b017a0dp-4", "-0x1.8fa58eb5d9050p-6", "0x1.17c838ee92a84p-8", "0x1.73101e774cf75p-11",
-        "-0x1.39084c5d418a3p-11", "0x1.7ba104ed65787p-15", "0x1.0cac356196ca9p-14", "-0x1.af87051ec89d5p-17",
-        "-0x1.0bb3e2c4bc447p-17", "0x1.1c8eb624468f8p-19", "0x1.503e70a5c33acp-20", "-0x1.3bf695471e7eep-22",
-        "-0x1.f8722617bcb83p-23", "0x1.f3f4440ba1bc5p-26", "0x1.9556c865019f6p-25", "0x1.524690f9dc7f9p-32",
-        "-0x1.34077bedebd85p-27", "-0x1.4700c0d8d2e6dp-31", "0x1.4b75e81f8e824p-30", "-0x1.35cbf59c91367p-35",
+        "0x1.40c522d7e4988p+0", "-0x1.15c084bb9ea7cp-3", "-0x1.85a15c58acdb3p-5", "0x1.098366a5c9726p-3",
+        "-0x1.e88b8039a7f28p-4", "0x1.17ca286dd3472p-4", "-0x1.8574c4923f6fap-6", "0x1.4b886ed883676p-9",
+        "0x1.ef1cbbcf9b8b1p-10", "-0x1.98e14bf211715p-11", "-0x1.b9d1466973d1cp-14",
+        "0x1.06c2fed85adedp-13", "0x1.9cb76b4c975afp-18", "-0x1.4c429d75dcfe1p-16",
+        "-0x1.01c5760806f7fp-18",
     ))),
 }
-_CENTRE = 3.0
-_TWO_OVER_SQRT_PI = 1.1283791670955126
-_ZERO_BEYOND = 28.0  # erfc is 0 in both kinds
+FAR_CENTRE = 3.0
+FAR_END = {32: 4.0, 64: 6.0}  # where erf rounds to 1
+TAIL = {  # the same in t = (a - 4) / (a + 4), 0.49 <= a <= 11 or 28, for erfc; both used in float64
+    32: tuple(map(_h, (
+        "0x1.3ba59169d42a9p+0", "-0x1.1df1a650710e1p-3", "0x1.f7f766fe261aap-7", "0x1.16ea3495687afp-4",
+        "-0x1.9de131cae89dep-4", "0x1.801365647894bp-4", "-0x1.0f651defce197p-4", "0x1.2f0b5ec2df766p-5",
+        "-0x1.0fad47a407cebp-6", "0x1.593a50d14b81fp-8",
+    ))),
+    64: tuple(map(_h, (
+        "0x1.3ba5916e9fd7fp+0", "-0x1.1df1ad154a28ep-3", "0x1.f7f5df66fd521p-7", "0x1.16ecefcfa532ap-4",
+        "-0x1.9ddb23c3e7a51p-4", "0x1.7fee004e13772p-4", "-0x1.0fb06dfe6f3bbp-4", "0x1.3079edf652b33p-5",
+        "-0x1.0962387ce21c2p-6", "0x1.49c672986df4bp-8", "-0x1.8d4aa22260e62p-11",
+        "-0x1.a1df36cfc3422p-13", "0x1.3be0e1e87e694p-13", "-0x1.995694562e1ddp-16",
+        "-0x1.78a5a3f0de21cp-17", "0x1.7f05bc85d306ep-18", "0x1.42064d86407c5p-22",
+        "-0x1.b8c21be10d276p-21", "0x1.1e916fd8a3321p-24", "0x1.c0b5050100b69p-24",
+        "-0x1.a037f75d383a6p-27", "-0x1.5a6480f685854p-27",
+    ))),
+}
+TAIL_CENTRE = 4.0
+TAIL_END = {32: 11.0, 64: 28.0}  # where erfc rounds to 0
 
 
-def _near(x: Scalar) -> Scalar:
-    return fma(x, horner(x * x, NEAR[x.kind.width]), x)
+def _between(a: Scalar, low: float, high: float) -> Scalar:
+    a = select(a < low, low, a)
+    return select(a > high, high, a)
 
 
-def _scaled_complement(a: Scalar) -> tuple[Scalar, Scalar]:
-    """erfcx(a) as a value and a first-order correction for the rounding of t."""
-    n, d = a - _CENTRE, a + _CENTRE
-    n_tail = a - (n + _CENTRE)
-    d_tail = select(a > _CENTRE, _CENTRE - (d - a), a - (d - _CENTRE))
-    inverse = 1.0 / d
-    t = n * inverse
-    t_tail = (fma(-t, d, n) - t * d_tail + n_tail) * inverse
-    g = horner(t, SCALED[64])
-    slope = fma(a * 2.0, g, -_TWO_OVER_SQRT_PI) * (d * d) * (0.5 / _CENTRE)  # dg/da da/dt
-    return g, slope * t_tail
+@function()
+def erf(x: Scalar) -> Scalar:
+    width = x.kind.width
+    a = fabs(x)
+    near = fma(x, horner(x * x, NEAR[width]), x)
+    b = _between(a, 1.0, FAR_END[width])
+    d, e = b + FAR_CENTRE, fma(b, 2.0, 1.0)
+    inverse = 1.0 / (d * e)
+    t = (b - FAR_CENTRE) * e * inverse
+    _, n_bits, r = reduce_exp(-(b * b))
+    complement = exp_reduced(r) * power_of_two(n_bits, width) * horner(t, FAR[width]) * (d * inverse)
+    return select(a < 1.0, near, copysign(1.0 - complement, x))
 
 
 def _complement_f64(a: Scalar) -> Scalar:
-    """erfc(a) for 0.49 <= a <= 28."""
-    g, g_tail = _scaled_complement(a)
+    """erfc(a) for 0.5 <= a <= 28. What a**2 and each factor lose to rounding is carried along."""
+    d, e = a + TAIL_CENTRE, fma(a, 2.0, 1.0)
+    e_tail = fma(a, 2.0, 1.0 - e)
+    g = horner((a - TAIL_CENTRE) / d, TAIL[64])
     square = a * a
     square_tail = fma(a, a, -square)
     n, n_bits, r = reduce_exp(-square)
     tail = reduction_tail(-square, n, r) - square_tail
     whole = r + tail
     head, rest = exp_parts(whole, (r - whole) + tail)
-    return scale(fma(head, g, fma(rest, g, head * g_tail)), n, n_bits)
-
-
-def _complement_f32(a: Scalar) -> Scalar:
-    """erfc(a) for 0.49 <= a <= 28 to float32 precision, for an a in float64."""
-    t = (a - _CENTRE) / (a + _CENTRE)
-    _, n_bits, r = reduce_exp(-(a * a))
-    power = fma(r * r, horner(r, EXP[32].expm1), r + 1.0) * power_of_two(n_bits, 64)
-    return power * horner(t, SCALED[32])
-
-
-def _clipped(x: Scalar) -> Scalar:
-    a = fabs(x)
-    return select(a > _ZERO_BEYOND, _ZERO_BEYOND, a)
-
-
-@function([F64], name="erf")
-def erf_f64(x: Scalar) -> Scalar:
-    a = _clipped(x)
-    far = 1.0 - _complement_f64(select(a < 0.5, 0.5, a))
-    return select(a < 1.0, _near(x), copysign(far, x))
+    y = head * g
+    y_tail = fma(rest, g, fma(head, g, -y))
+    return scale(divide(y, y_tail, e, e_tail), n, n_bits)
 
 
 @function([F64], name="erfc")
 def erfc_f64(x: Scalar) -> Scalar:
-    a = _clipped(x)
-    far = _complement_f64(select(a < 0.5, 0.5, a))
-    return select(a < 0.5, 1.0 - _near(x), select(x < 0.0, 2.0 - far, far))
-
-
-@function([F32], name="erf")
-def erf_f32(x: Scalar) -> Scalar:
-    a = _clipped(x)
-    wide = a.to(F64)
-    far = (1.0 - _complement_f32(select(wide < 0.5, 0.5, wide))).to(F32)
-    return select(a < 1.0, _near(x), copysign(far, x))
+    a = fabs(x)
+    far = _complement_f64(_between(a, 0.5, TAIL_END[64]))
+    near = fma(x, horner(x * x, NEAR[64]), x)
+    return select(a < 0.5, 1.0 - near, select(x < 0.0, 2.0 - far, far))
 
 
 @function([F32], name="erfc")
 def erfc_f32(x: Scalar) -> Scalar:
-    wide = _clipped(x).to(F64)
-    far = _complement_f32(select(wide < 0.5, 0.5, wide))
-    far = select(x < 0.0, 2.0 - far, far).to(F32)
-    return select(fabs(x) < 0.5, 1.0 - _near(x), far)
+    """In float64, where rounding needs no care and the polynomials of float32 suffice."""
+    wide = x.to(F64)
+    a = _between(fabs(wide), 0.5, TAIL_END[32])
+    d, e = a + TAIL_CENTRE, fma(a, 2.0, 1.0)
+    inverse = 1.0 / (d * e)
+    _, n_bits, r = reduce_exp(-(a * a))
+    power = (fma(r * r, horner(r, EXP[32].expm1), r) + 1.0) * power_of_two(n_bits, 64)
+    far = power * horner((a - TAIL_CENTRE) * e * inverse, TAIL[32]) * (d * inverse)
+    far = select(wide < 0.0, 2.0 - far, far).to(F32)
+    near = fma(x, horner(x * x, NEAR[32]), x)
+    return select(fabs(x) < 0.5, 1.0 - near, far)

@@ -1,0 +1,118 @@
+"""What happens in a fresh process: import, first call, another shape, another function; with and without a disk cache.
+
+``python -m benchmarks.cold PEER`` measures once and prints JSON; `measure_cold` starts such processes, the first of
+each pair with an empty cache directory, the second with the one that the first has filled. JAX's persistent cache is
+switched on for everything, so that both sides have one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import workloads
+from .peers import PEERS
+
+__all__ = ["ROWS", "measure_cold"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+# rows of the report: title, which process of the pair, what of it (seconds, and bytes of memory)
+ROWS = (
+    ("import", "second", "import"),
+    ("cold compile: first call of the MLP step", "first", "first call"),
+    ("cold compile: XOR step, warmed-up process", "first", "another function"),
+    ("second shape: MLP step, other batch size", "first", "another shape"),
+    ("second process: first call of the MLP step", "second", "first call"),
+    ("second process: XOR step", "second", "another function"),
+    ("peak memory of the first process", "first", "peak memory"),
+)
+
+
+def _seconds(run: Any) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _peak_bytes() -> float:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else 1024 * peak)
+
+
+def _one_process(name: str) -> dict[str, float]:
+    rng = np.random.default_rng(0)
+    start = time.perf_counter()
+    peer = PEERS[name]()
+    times = {"import": time.perf_counter() - start}
+    wait = peer.wait or (lambda x: x)
+    step = workloads.mlp_step(peer)
+    args = peer.device(workloads.mlp_arguments(rng))
+    times["first call"] = _seconds(lambda: wait(step(*args)))
+    shapes = []
+    for batch in (100, 37, 64, 96, 200):
+        other = peer.device(workloads.mlp_arguments(rng, batch))
+        shapes.append(_seconds(lambda other=other: wait(step(*other))))
+    times["another shape"] = statistics.median(shapes)
+    xor = workloads.xor_step(peer)
+    small = peer.device(workloads.xor_arguments(rng))
+    times["another function"] = _seconds(lambda: wait(xor(*small)))
+    times["peak memory"] = _peak_bytes()
+    return times
+
+
+def _start(name: str, cache: str) -> dict[str, float]:
+    env = {
+        **os.environ,
+        "FUNCGRAD_CACHE_DIR": cache,
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    env.pop("FUNCGRAD_CACHE", None)
+    command = [sys.executable, "-m", "benchmarks.cold", name]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().rsplit("\n", 1)[-1] or f"exit code {done.returncode}")
+    result: dict[str, float] = json.loads(done.stdout.strip().rsplit("\n", 1)[-1])
+    return result
+
+
+def measure_cold(names: list[str], repeats: int) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """``{row: {peer: value}}``, medians over pairs of processes that the peers start in turns; and who failed, why."""
+    samples: dict[tuple[str, str], list[dict[str, float]]] = {}
+    failed: dict[str, str] = {}
+    for _ in range(repeats):
+        for name in names:
+            with tempfile.TemporaryDirectory(prefix="funcgrad-bench-") as cache:
+                try:
+                    for which in ("first", "second"):
+                        samples.setdefault((name, which), []).append(_start(name, cache))
+                except (RuntimeError, subprocess.TimeoutExpired) as error:
+                    failed[name] = str(error)
+    rows: dict[str, dict[str, float]] = {}
+    for title, which, field in ROWS:
+        rows[title] = {
+            name: statistics.median(s[field] for s in samples[name, which])
+            for name in names
+            if name not in failed and (name, which) in samples
+        }
+    return rows, failed
+
+
+if __name__ == "__main__":
+    print(json.dumps(_one_process(sys.argv[1])))

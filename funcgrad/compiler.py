@@ -1,0 +1,195 @@
+"""The composition root of compilation: a flat jaxpr becomes a program of native kernels.
+
+    build_graph    equations -> values seen through layouts
+    form_groups    values -> groups that share a kernel
+    build_steps    groups -> kernels and their integer tables
+    kernel_source  kernel -> Python text, the key of the cache
+    compile_kernel text -> machine code (memory, disk, or Numba)
+    make_plan      lifetimes -> slots and one arena
+    Program        rows for the native executor
+
+Only ``kernel_source`` and ``compile_kernel`` depend on structure alone; all else is data of this shape and takes
+microseconds per equation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .codegen.cpu import kernel_source, namespace_for, namespace_key
+from .codegen.scalar import native
+from .core.jaxpr import ClosedJaxpr
+from .kernels.assemble import Launch
+from .kernels.fuse import form_groups
+from .kernels.graph import Call, Graph, Ref, build_graph
+from .kernels.ir import Kernel, check_kernel
+from .kernels.pipeline import build_steps
+from .kernels.plan import MemoryPlan, make_plan
+from .kernels.rules import RULES
+from .runtime.compile import CompiledKernel, compile_kernel
+from .runtime.executor import ARRAY, SCALAR, Program, Step
+from .runtime.host import Operand, host_step
+from .runtime.memory import allocator
+
+__all__ = ["Executable", "compile_jaxpr", "lower_jaxpr"]
+
+SLICE_NANOSECONDS = 15_000
+"""Work below which a slice is not worth a thread."""
+
+
+@dataclass(eq=False)
+class Lowered:
+    """Everything of a program that is known before machine code is made."""
+
+    closed: ClosedJaxpr
+    graph: Graph
+    steps: list[Launch | Call]
+    sources: list[str]
+
+    def as_text(self) -> str:
+        """The kernels in the order in which they run, each as the Python source that is compiled."""
+        parts = []
+        for step, source in zip(self.steps, self.sources, strict=True):
+            parts.append(source if source else f"# {step.kind} {step.eqn.primitive}\n")  # type: ignore[union-attr]
+        return "\n".join(parts)
+
+
+def lower_jaxpr(closed: ClosedJaxpr) -> Lowered:
+    """The kernels of a program, as text, without compiling them."""
+    graph = build_graph(closed, RULES, native)
+    steps = build_steps(graph, form_groups(graph))
+    sources: list[str] = []
+    known: dict[Kernel, str] = {}
+    for step in steps:
+        if isinstance(step, Call):
+            sources.append("")
+            continue
+        source = known.get(step.kernel)
+        if source is None:
+            check_kernel(step.kernel)
+            source = known[step.kernel] = kernel_source(step.kernel)
+        sources.append(source)
+    return Lowered(closed, graph, steps, sources)
+
+
+@dataclass(eq=False)
+class Executable:
+    """A compiled program. Inputs are C-contiguous arrays of the jaxpr's avals, or scalars where these are 0-d."""
+
+    lowered: Lowered
+    program: Program
+    kernels: list[CompiledKernel]
+    plan: MemoryPlan
+    _outputs: list[Callable[[], np.ndarray]]
+
+    def __call__(self, *inputs: Any) -> list[np.ndarray]:
+        """The outputs, as arrays (0-d where the aval is)."""
+        avals = self.lowered.closed.in_avals
+        if len(inputs) != len(avals):
+            raise TypeError(f"this program takes {len(avals)} inputs, not {len(inputs)}")
+        args = []
+        for k, (x, aval) in enumerate(zip(inputs, avals, strict=True)):
+            if not aval.shape:
+                args.append(aval.dtype.type(x))
+                continue
+            array = np.ascontiguousarray(x, aval.dtype)
+            if array.shape != aval.shape:
+                raise ValueError(f"input {k} has shape {array.shape}, where the program was compiled for {aval.shape}")
+            args.append(array)
+        outputs = [make() for make in self._outputs]
+        self.program(args, outputs)
+        return outputs
+
+    def as_text(self) -> str:
+        return self.lowered.as_text()
+
+    def memory_analysis(self) -> dict[str, int]:
+        """Bytes of inputs, outputs and temporaries; ``in_place`` counts results that took over an operand."""
+        closed = self.lowered.closed
+        return {
+            "input_bytes": sum([a.nbytes for a in closed.in_avals]),
+            "output_bytes": sum([a.nbytes for a in closed.out_avals]),
+            "temporary_bytes": self.plan.arena_bytes,
+            "in_place": self.plan.in_place,
+        }
+
+    def cost_analysis(self) -> dict[str, int]:
+        """Scalar operations, bytes moved by the kernels, launches, and how many distinct kernels these are."""
+        launches = [s for s in self.lowered.steps if isinstance(s, Launch)]
+        return {
+            "flops": self.lowered.graph.flops,
+            "bytes_accessed": sum([s.nbytes for s in launches]),
+            "launches": len(self.lowered.steps),
+            "kernels": len({k.key for k in self.kernels}),
+        }
+
+
+def compile_jaxpr(closed: ClosedJaxpr) -> Executable:
+    """Compile a flat jaxpr (no equations that own jaxprs)."""
+    lowered = lower_jaxpr(closed)
+    graph = lowered.graph
+    plan = make_plan(lowered.steps, graph.inputs, graph.outputs, [v for v, _ in graph.constants])
+    kernels, rows = [], []
+    for step, source in zip(lowered.steps, lowered.sources, strict=True):
+        if isinstance(step, Launch):
+            kernel = compile_kernel(source, "kernel", partial(namespace_for, source), namespace_key())
+            kernels.append(kernel)
+            rows.append(_launch_row(step, kernel.address, plan))
+        else:
+            rows += _call_rows(step, plan)
+    avals = closed.out_avals
+    program = Program(
+        rows,
+        len(graph.inputs),
+        len(graph.outputs),
+        [np.ascontiguousarray(x, v.dtype) for v, x in graph.constants],
+        plan.offsets,
+        plan.arena_bytes,
+        [ARRAY if a.shape else SCALAR for a in closed.in_avals],
+    )
+    return Executable(lowered, program, kernels, plan, [allocator(a.shape, a.dtype) for a in avals])
+
+
+def _launch_row(launch: Launch, address: int, plan: MemoryPlan) -> Step:
+    ints = list(launch.ints)
+    for k, access in enumerate(launch.accesses):
+        ints[k] = plan.slots[access.value.index]
+    return Step(address, ints, launch.extent, _grain(launch))
+
+
+def _grain(launch: Launch) -> int:
+    """The shortest slice of the parallel axis worth a thread; 0: run it on the calling thread."""
+    if launch.serial or launch.extent < 2:
+        return 0
+    nanoseconds = launch.operations / 4 + launch.nbytes / 10
+    if nanoseconds < 2 * SLICE_NANOSECONDS:
+        return 0
+    return max(1, round(SLICE_NANOSECONDS * launch.extent / nanoseconds))
+
+
+def _call_rows(call: Call, plan: MemoryPlan) -> list[Step]:
+    return [_host_row(call, plan)]
+
+
+def _host_row(call: Call, plan: MemoryPlan) -> Step:
+    primitive, params = call.eqn.primitive, call.eqn.params
+
+    def run(*arrays: np.ndarray) -> Any:
+        return primitive.impl(*[x if x.ndim else x[()] for x in arrays], **params)
+
+    inputs = [_host_operand(x, shape, plan) for x, shape in zip(call.operands, call.shapes, strict=True)]
+    outputs = [
+        Operand(plan.slots[x.index], v.aval.shape, v.aval.dtype)
+        for x, v in zip(call.outputs, call.eqn.outvars, strict=True)
+    ]
+    return host_step(run, inputs, outputs, primitive.name)
+
+
+def _host_operand(ref: Ref, shape: Sequence[int], plan: MemoryPlan) -> Operand:
+    value = ref.value
+    return Operand(plan.slots[value.index], tuple(shape), value.dtype, ref.layout.offset * value.dtype.itemsize)
