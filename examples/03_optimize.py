@@ -43,7 +43,7 @@ METHODS: list[tuple[str, str, dict[str, Any]]] = [
 
 
 def main() -> int:
-    start = np.tile([-1.2, 1.0], DIMENSIONS // 2)
+    start = np.zeros(DIMENSIONS)
     print(f"Rosenbrock in {DIMENSIONS} dimensions")
     print(f"{'':<32}{'iterations':>11}{'calls':>8}{'ms':>9}{'distance from the minimum':>28}")
     good = True

@@ -1,5 +1,6 @@
-"""The composition root of compilation: a flat jaxpr becomes a program of native kernels.
+"""The composition root of compilation: a jaxpr becomes a program of native kernels.
 
+    optimize       jaxpr -> jaxpr: inline, simplify, share, drop
     build_graph    equations -> values seen through layouts
     form_groups    values -> groups that share a kernel
     build_steps    groups -> kernels and their integer tables
@@ -14,7 +15,7 @@ microseconds per equation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ import numpy as np
 from .codegen.cpu import kernel_source, namespace_for, namespace_key
 from .codegen.scalar import native
 from .core.jaxpr import ClosedJaxpr
+from .core.layout import Layout
 from .kernels.assemble import Launch
 from .kernels.fuse import form_groups
 from .kernels.graph import Call, Graph, Ref, build_graph
@@ -31,9 +33,11 @@ from .kernels.ir import Kernel, check_kernel
 from .kernels.pipeline import build_steps
 from .kernels.plan import MemoryPlan, make_plan
 from .kernels.rules import RULES
+from .passes.pipeline import optimize
 from .runtime.compile import CompiledKernel, compile_kernel
 from .runtime.executor import ARRAY, SCALAR, Program, Step
 from .runtime.host import Operand, host_step
+from .runtime.libraries import Matrix, gemm_step
 from .runtime.memory import allocator
 
 __all__ = ["Executable", "compile_jaxpr", "lower_jaxpr"]
@@ -61,6 +65,7 @@ class Lowered:
 
 def lower_jaxpr(closed: ClosedJaxpr) -> Lowered:
     """The kernels of a program, as text, without compiling them."""
+    closed = optimize(closed)
     graph = build_graph(closed, RULES, native)
     steps = build_steps(graph, form_groups(graph))
     sources: list[str] = []
@@ -77,36 +82,44 @@ def lower_jaxpr(closed: ClosedJaxpr) -> Lowered:
     return Lowered(closed, graph, steps, sources)
 
 
-@dataclass(eq=False)
 class Executable:
-    """A compiled program. Inputs are C-contiguous arrays of the jaxpr's avals, or scalars where these are 0-d."""
+    """A compiled program: ``executable(inputs)`` gives its outputs.
 
-    lowered: Lowered
-    program: Program
-    kernels: list[CompiledKernel]
-    plan: MemoryPlan
-    _outputs: list[Callable[[], np.ndarray]]
+    Inputs are C-contiguous arrays of exactly the jaxpr's avals; where these are 0-d, NumPy scalars of the dtype (or
+    Python floats and complex numbers). Outputs are new arrays, or NumPy scalars where 0-d.
+    """
 
-    def __call__(self, *inputs: Any) -> list[np.ndarray]:
-        """The outputs, as arrays (0-d where the aval is)."""
-        avals = self.lowered.closed.in_avals
-        if len(inputs) != len(avals):
-            raise TypeError(f"this program takes {len(avals)} inputs, not {len(inputs)}")
-        args = []
-        for k, (x, aval) in enumerate(zip(inputs, avals, strict=True)):
-            if not aval.shape:
-                args.append(aval.dtype.type(x))
-                continue
-            array = np.ascontiguousarray(x, aval.dtype)
-            if array.shape != aval.shape:
-                raise ValueError(f"input {k} has shape {array.shape}, where the program was compiled for {aval.shape}")
-            args.append(array)
-        outputs = [make() for make in self._outputs]
-        self.program(args, outputs)
+    __slots__ = ("__weakref__", "_allocators", "_scalars", "kernels", "lowered", "plan", "program")
+
+    def __init__(self, lowered: Lowered, program: Program, kernels: list[CompiledKernel], plan: MemoryPlan) -> None:
+        avals = lowered.closed.out_avals
+        self.lowered = lowered
+        self.program = program
+        self.kernels = kernels
+        """The kernel of each generated launch, in order; equal ones are one object."""
+        self.plan = plan
+        self._allocators = [allocator(a.shape, a.dtype) for a in avals]
+        self._scalars = [k for k, a in enumerate(avals) if not a.shape]
+
+    def __call__(self, inputs: Sequence[Any]) -> list[Any]:
+        outputs = [make() for make in self._allocators]
+        self.program(inputs, outputs)
+        for k in self._scalars:
+            outputs[k] = outputs[k][()]
         return outputs
 
-    def as_text(self) -> str:
-        return self.lowered.as_text()
+    def as_text(self, stage: str = "source") -> str:
+        """``stage``: ``source`` (the kernels as Python), ``kernels`` (as IR), ``llvm`` or ``assembly``."""
+        if stage == "source":
+            return self.lowered.as_text()
+        if stage == "kernels":
+            return "\n\n".join([str(s.kernel) for s in self.lowered.steps if isinstance(s, Launch)])
+        distinct = {k.key: k for k in self.kernels}.values()
+        if stage == "llvm":
+            return "\n".join([k.llvm() for k in distinct])
+        if stage == "assembly":
+            return "\n".join([k.assembly() for k in distinct])
+        raise ValueError(f"stage must be 'source', 'kernels', 'llvm' or 'assembly', not {stage!r}")
 
     def memory_analysis(self) -> dict[str, int]:
         """Bytes of inputs, outputs and temporaries; ``in_place`` counts results that took over an operand."""
@@ -124,25 +137,29 @@ class Executable:
         return {
             "flops": self.lowered.graph.flops,
             "bytes_accessed": sum([s.nbytes for s in launches]),
-            "launches": len(self.lowered.steps),
+            "launches": len(self.program.steps),
             "kernels": len({k.key for k in self.kernels}),
         }
 
 
 def compile_jaxpr(closed: ClosedJaxpr) -> Executable:
-    """Compile a flat jaxpr (no equations that own jaxprs)."""
+    """Compile a program. See the module's text for the stages."""
     lowered = lower_jaxpr(closed)
     graph = lowered.graph
     plan = make_plan(lowered.steps, graph.inputs, graph.outputs, [v for v, _ in graph.constants])
-    kernels, rows = [], []
-    for step, source in zip(lowered.steps, lowered.sources, strict=True):
+    kernels: list[CompiledKernel] = []
+    rows: list[Step] = []
+    for number, (step, source) in enumerate(zip(lowered.steps, lowered.sources, strict=True)):
+        if number in plan.elided:
+            continue
         if isinstance(step, Launch):
             kernel = compile_kernel(source, "kernel", partial(namespace_for, source), namespace_key())
             kernels.append(kernel)
             rows.append(_launch_row(step, kernel.address, plan))
+        elif step.kind == "gemm":
+            rows.append(_gemm_row(step, plan))
         else:
-            rows += _call_rows(step, plan)
-    avals = closed.out_avals
+            rows.append(_host_row(step, plan))
     program = Program(
         rows,
         len(graph.inputs),
@@ -152,7 +169,7 @@ def compile_jaxpr(closed: ClosedJaxpr) -> Executable:
         plan.arena_bytes,
         [ARRAY if a.shape else SCALAR for a in closed.in_avals],
     )
-    return Executable(lowered, program, kernels, plan, [allocator(a.shape, a.dtype) for a in avals])
+    return Executable(lowered, program, kernels, plan)
 
 
 def _launch_row(launch: Launch, address: int, plan: MemoryPlan) -> Step:
@@ -172,8 +189,18 @@ def _grain(launch: Launch) -> int:
     return max(1, round(SLICE_NANOSECONDS * launch.extent / nanoseconds))
 
 
-def _call_rows(call: Call, plan: MemoryPlan) -> list[Step]:
-    return [_host_row(call, plan)]
+def _gemm_row(call: Call, plan: MemoryPlan) -> Step:
+    batch, m, n, k = call.data
+    out = call.outputs[0]
+    left, right = (_matrix(x, plan, shape) for x, shape in zip(call.operands, ((m, k), (k, n)), strict=True))
+    product = Ref(out, Layout.contiguous((batch, m, n)))
+    return gemm_step(out.dtype, left, right, _matrix(product, plan, (m, n)), batch)
+
+
+def _matrix(ref: Ref, plan: MemoryPlan, shape: tuple[int, int]) -> Matrix:
+    size, layout = ref.value.dtype.itemsize, ref.layout
+    step, down, right = (s * size for s in layout.strides)
+    return Matrix(plan.slots[ref.value.index], shape, (down, right), layout.offset * size, step)
 
 
 def _host_row(call: Call, plan: MemoryPlan) -> Step:

@@ -52,7 +52,7 @@ for _name, _compare in {
     "eq": Scalar.eq, "ne": Scalar.ne, "lt": Scalar.__lt__, "le": Scalar.__le__, "gt": Scalar.__gt__,
     "ge": Scalar.__ge__,
 }.items():  # fmt: skip
-    _define(_name, (*INTEGERS, *FLOATS), lambda x, y, compare=_compare: compare(x, y), B1, lambda k: (k, k))
+    _define(_name, (*INTEGERS, *FLOATS), _compare, B1)
 
 
 def _bool_compare(name: str, emit: Callable[..., Scalar]) -> None:
@@ -80,7 +80,7 @@ _define("abs", INTEGERS, lambda x: select(x < 0, _same(x.kind, -x), x) if x.kind
 _define("copysign", FLOATS, lambda x, y: copysign(x, y))
 _define("sqrt", FLOATS, unary_intrinsic("sqrt"))
 for _name, _llvm in {"floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "roundeven"}.items():
-    _define(_name, FLOATS, lambda x, emit=unary_intrinsic(_llvm): emit(x))
+    _define(_name, FLOATS, unary_intrinsic(_llvm))
 
 
 def _sign(x: Scalar) -> Scalar:
@@ -220,11 +220,6 @@ def _float_to_integer(kind: Kind) -> Callable[[Scalar], Scalar]:
         return _same(kind, i.to(KINDS[f"i{kind.width}"]))
 
     return emit
-
-
-def _float_to_small(kind: Kind) -> Callable[[Scalar], Scalar]:
-    """To at most 32 bits, through int32 where it fits (that vectorises on every machine), else through int64."""
-    return _float_to_integer(kind)
 
 
 def _define_conversions() -> None:

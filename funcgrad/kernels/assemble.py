@@ -50,6 +50,12 @@ class Launch:
     nbytes: int
     operations: int
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether the launch does nothing but copy one buffer to another, element for element."""
+        kinds = [type(s) for stage in self.kernel.stages for s in stage.body]
+        return kinds == [Load, Store] and self.accesses[0].walk == self.accesses[1].walk
+
 
 @dataclass(eq=False, slots=True)
 class _LoopAxis:
@@ -74,7 +80,7 @@ class _Assembler:
         self.group = e.group
         self.domain = e.group.domain
         self.sequential = e.group.sequential
-        self.scans = any(n.op == "scan" for n in e.nodes)
+        self.serial = any([x[3].kind == "put" and not x[3].mode[2] for x in e.stores])
         used = self._used_accesses()
         self.order = used
         self.number = {old: new for new, old in enumerate(used)}
@@ -214,7 +220,7 @@ class _Assembler:
         """A mask over domain axes as one over loops."""
         made = self.masks.get(mask)
         if made is None:
-            made = 0
+            made = self._all_kept() if mask >> len(self.domain) else 0
             for k, loop in enumerate(self.loops):
                 if any(mask >> a & 1 for a in loop.of):
                     made |= 1 << k
@@ -259,7 +265,7 @@ class _Assembler:
                 if self._step(access, loop):
                     mask |= 1 << k
             for a in node.args:
-                mask |= self._mask(a.mask) if a.op not in ("fold", "argfold") else self._all_kept()
+                mask |= self._mask(a.mask)
             body.append(Load(name, self.number[node.detail], args, mask))
         elif node.op == "index":
             body.append(Index(name, self._loop_of(node.detail), mask))
@@ -309,7 +315,7 @@ class _Assembler:
             number, node, extra, root = self.e.stores[k]
             names = [self._arg(x, body) for x in (node, *extra)]
             if root.kind == "put":
-                places, guarded = root.mode
+                places, guarded, _ = root.mode
                 guard = names[-1] if guarded else ""
                 made.append(
                     Store(self.number[number], names[0], root.fn, tuple(names[1 : 1 + len(places)]), guard)
@@ -373,7 +379,7 @@ class _Assembler:
         iterations = prod(self.domain)
         nbytes = sum([_touched(x, self.domain) for x in accesses])
         weight = sum([1 + 15 * n.heavy for n in self.e.nodes if n.op == "compute"])
-        return Launch(kernel, accesses, ints, extent, self.sequential, nbytes, iterations * max(1, weight))
+        return Launch(kernel, accesses, ints, extent, self.serial, nbytes, iterations * max(1, weight))
 
 
 def _touched(access: Access, domain: tuple[int, ...]) -> int:

@@ -183,7 +183,9 @@ class Expression:
         )
 
     def _kept_mask(self) -> int:
-        return ((1 << len(self.group.domain)) - 1) & ~self.inner
+        """All kept axes, and one bit more: what depends on a fold belongs into the parallel iteration even where no
+        kept axis is left."""
+        return ((2 << len(self.group.domain)) - 1) & ~self.inner
 
     def _iota(self, walk: Walk) -> Node:
         total: Node | None = None
@@ -214,7 +216,7 @@ class Expression:
         else:
             walk = Walk(embedded(group, layout.strides, row), layout.offset)
         if root.kind == "put":
-            places, guarded = root.mode
+            places = root.mode[0]
             args = [self.pull(r, Walk(r.layout.strides, r.layout.offset)) for r in root.operands]
             number = self.access(owner, walk, places)
             self.stores.append((number, args[0], tuple(args[1:]), root))

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core.avals import ShapedArray
-from ..core.jaxpr import ClosedJaxpr, Eqn, Literal, Var
+from ..core.jaxpr import ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from ..core.layout import Layout
 from ..util import prod
 
@@ -83,6 +83,11 @@ class Value:
         return prod(self.shape)
 
     @property
+    def virtual(self) -> bool:
+        """Whether the value never lies in memory: it is made where it is used."""
+        return self.kind in ("const", "iota")
+
+    @property
     def nbytes(self) -> int:
         return self.size * self.dtype.itemsize
 
@@ -126,13 +131,30 @@ def squeeze(layout: Layout) -> Layout:
 class GraphBuilder:
     """Reads equations one by one; ``emit_*`` are what the lowering rules are written with."""
 
-    def __init__(self, native: Callable[..., bool]) -> None:
+    def __init__(self, native: Callable[..., bool], rules: dict[type, Callable[..., Any]]) -> None:
         self.native = native
+        self.rules = rules
+        self.constants: list[tuple[Value, Any]] = []
         self.order: list[Value | Call] = []
         self.env: dict[Var, Ref] = {}
         self.count = 0
         self.flops = 0
         self._scalars: dict[tuple[str, bytes], Value] = {}
+
+    def run(self, jaxpr: Jaxpr, inputs: Sequence[Ref]) -> list[Ref]:
+        """The results of a jaxpr's equations, given its constants and inputs."""
+        self.env.update(zip((*jaxpr.constvars, *jaxpr.invars), inputs, strict=True))
+        for eqn in jaxpr.eqns:
+            lower = eqn.primitive.lower
+            rule = self.rules.get(type(lower))
+            if rule is None:
+                raise NotImplementedError(f"{eqn.primitive} has the lowering {lower}, which kernels cannot express")
+            results = rule(self, eqn, lower, [self.read(a) for a in eqn.invars])
+            if type(results) is Ref:
+                self.env[eqn.outvars[0]] = results
+            else:
+                self.env.update(zip(eqn.outvars, results, strict=True))
+        return [self.read(a) for a in jaxpr.outvars]
 
     # -- values
 
@@ -239,38 +261,27 @@ def build_graph(
     """The values of a program; ``rules`` says per lowering type how an equation becomes values, and
     ``native(fn, operand dtypes, dtype, params)`` which scalar functions the code generator knows."""
     jaxpr = closed.jaxpr
-    b = GraphBuilder(native)
-    inputs = []
+    b = GraphBuilder(native, rules)
+    inputs, refs = [], []
     for v in jaxpr.invars:
         value = b.new("input", squeeze_shape(v.aval.shape), v.aval.dtype)
         inputs.append(value)
-        b.env[v] = b.whole(value, v.aval.shape)
+        refs.append(b.whole(value, v.aval.shape))
     constants = []
     for v, x in zip(jaxpr.constvars, closed.consts, strict=True):
         value = b.new("input", squeeze_shape(v.aval.shape), v.aval.dtype)
-        constants.append((value, x))
-        b.env[v] = b.whole(value, v.aval.shape)
-    for eqn in jaxpr.eqns:
-        lower = eqn.primitive.lower
-        rule = rules.get(type(lower))
-        if rule is None:
-            raise NotImplementedError(f"{eqn.primitive} has the lowering {lower}, which kernels cannot express")
-        results = rule(b, eqn, lower, [b.read(a) for a in eqn.invars])
-        if type(results) is Ref:
-            b.env[eqn.outvars[0]] = results
-        else:
-            b.env.update(zip(eqn.outvars, results, strict=True))
-    outputs, taken = [], set()
-    for atom in jaxpr.outvars:
-        ref = b.read(atom)
+        b.constants.append((value, x))
+        constants.append(b.whole(value, v.aval.shape))
+    outputs, taken = [], set[int]()
+    for ref in b.run(jaxpr, [*constants, *refs]):
         value = ref.value
-        own = value.kind not in ("input", "const") and value.home is None and value.index not in taken
+        own = value.kind != "input" and not value.virtual and value.home is None and value.index not in taken
         if not own or ref.layout.offset or not ref.layout.is_contiguous() or ref.layout.size != value.size:
             value = b.copy(ref).value
         taken.add(value.index)
         value.uses += 1
         outputs.append(value)
-    return Graph(inputs, constants, b.order, outputs, b.flops)
+    return Graph(inputs, b.constants, b.order, outputs, b.flops)
 
 
 def kept_params(fn: str, params: dict[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -26,6 +26,8 @@ class MemoryPlan:
     offsets: list[int]
     arena_bytes: int
     in_place: int = 0
+    elided: set[int] = field(default_factory=set)
+    """Steps that have become copies of memory to itself."""
     temporaries: list[Value] = field(default_factory=list)
 
 
@@ -50,6 +52,7 @@ def make_plan(
     place: dict[int, int] = {}
     taken: set[int] = set()
     first_temporary, position, in_place = len(slots), 0, 0
+    elided: set[int] = set()
     temporaries = []
     for number, step in enumerate(steps):
         while position < len(order) and order[position][0] == number:
@@ -59,6 +62,8 @@ def make_plan(
             if heir is not None:
                 taken.add(heir.index)
                 in_place += 1
+                if isinstance(step, Launch) and step.is_copy:
+                    elided.add(number)
                 at = place[heir.index]
             else:
                 at = arena.take(_rounded(value.nbytes))
@@ -69,7 +74,7 @@ def make_plan(
         for value in dying.get(number, ()):
             if value.index not in taken:
                 arena.give(place[value.index], _rounded(value.nbytes))
-    return MemoryPlan(slots, offsets, arena.size, in_place, temporaries)
+    return MemoryPlan(slots, offsets, arena.size, in_place, elided, temporaries)
 
 
 def touched(step: Launch | Call) -> list[tuple[Value, bool]]:

@@ -13,9 +13,10 @@ import numpy as np
 from ..core import lowering as L
 from ..core.jaxpr import Eqn
 from ..core.layout import Layout
+from ..core.staging import stage
 from ..util import prod
 from .affine import Walk, compose
-from .graph import GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
+from .graph import INDEX, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
 
 __all__ = ["RULES", "identity_of"]
 
@@ -39,6 +40,8 @@ def identity_of(monoid: str, dtype: np.dtype[Any]) -> Any:
         return dtype.type(info.min if monoid == "max" else info.max)
     if monoid == "and":
         return np.bool_(True) if dtype.kind == "b" else np.array(-1).astype(dtype)[()]
+    if monoid == "logaddexp":
+        return dtype.type(-np.inf)
     return dtype.type(1 if monoid == "mul" else 0)
 
 
@@ -103,6 +106,10 @@ def _blocked(b: GraphBuilder, monoid: str, ref: Ref, axes: list[int], dtype: np.
 
 
 def _reduce(b: GraphBuilder, eqn: Eqn, lower: L.Reduce, refs: list[Ref]) -> Ref:
+    """Folds over complex extremes and the like, which have no scalar function, run in Python."""
+    dtype = refs[0].value.dtype
+    if not b.native(lower.monoid, (dtype, dtype), dtype, ()):
+        return _host(b, eqn, lower, refs)[0]
     return reduce_values(b, lower.monoid, refs[0], eqn.params["axes"], eqn.outvars[0].aval.shape)
 
 
@@ -116,6 +123,8 @@ def _arg_reduce(b: GraphBuilder, eqn: Eqn, lower: L.ArgReduce, refs: list[Ref]) 
         raise ValueError(f"{eqn.primitive} of an empty axis {axis} of shape {shape} has no result")
     if shape[axis] == 1:
         return b.fill(0, aval)
+    if ref.value.dtype.kind == "c":
+        return _host(b, eqn, lower, refs)[0]
     narrow = sum([n != 1 for n in shape[:axis]])
     value = b.fold("argfold", lower.extreme, Ref(ref.value, squeeze(ref.layout)), [narrow], np.dtype(np.int64))
     ref = b.whole(value, aval.shape)
@@ -127,6 +136,8 @@ def _cumulate(b: GraphBuilder, eqn: Eqn, lower: L.Cumulate, refs: list[Ref]) -> 
     axis, backwards = eqn.params["axis"], eqn.params.get("reverse", False)
     if aval.size == 0 or aval.shape[axis] == 1:
         return ref
+    if not b.native(lower.monoid, (aval.dtype, aval.dtype), aval.dtype, ()):
+        return _host(b, eqn, lower, refs)[0]
     layout = ref.layout.reverse([axis]) if backwards else ref.layout
     monoid = _BOOL_MONOIDS.get(lower.monoid, lower.monoid) if aval.dtype.kind == "b" else lower.monoid
     value = b.new("scan", squeeze_shape(aval.shape), aval.dtype, [Ref(ref.value, squeeze(layout))])
@@ -169,12 +180,10 @@ def _through(view: Layout, layout: Layout) -> Layout | None:
 
 
 def _window(
-    b: GraphBuilder, source: Ref, kept: Sequence[int], places: Sequence[tuple[int, Ref]], shape: tuple[int, ...],
-    fixed: Layout | None, fill: tuple[Ref, Any] | None = None,
-) -> Ref:  # fmt: skip
+    b: GraphBuilder, source: Ref, places: Sequence[tuple[int, Ref]], shape: tuple[int, ...], fixed: Layout
+) -> Ref:
     """Elements of ``source`` over ``shape``: ``fixed`` gives the regular part of the walk, ``places`` the strides of
     the computed indices, each already in range."""
-    assert fixed is not None
     operands = [Ref(source.value, squeeze(fixed)), *[b.aligned(x, shape) for _, x in places]]
     value = b.new("window", squeeze_shape(shape), source.value.dtype, operands)
     value.mode = tuple([stride for stride, _ in places])
@@ -184,20 +193,20 @@ def _window(
 
 def clamped(b: GraphBuilder, index: Ref, limit: int) -> Ref:
     """An index as int64 within ``0..limit``."""
-    int64, shape = np.dtype(np.int64), index.layout.shape
-    if index.value.dtype != int64:
+    shape = index.layout.shape
+    if index.value.kind == "iota" and index.value.size <= limit + 1:
+        return index
+    if index.value.dtype != INDEX:
         if index.value.dtype == np.uint64:
             index = b.map("min", [index, b.scalar(limit, index.value.dtype)], index.value.dtype, shape)
-        index = b.map("convert", [index], int64, shape)
-    index = b.map("max", [index, b.scalar(0, int64)], int64, shape)
-    return b.map("min", [index, b.scalar(limit, int64)], int64, shape)
+        index = b.map("convert", [index], INDEX, shape)
+    index = b.map("max", [index, b.scalar(0, INDEX)], INDEX, shape)
+    return b.map("min", [index, b.scalar(limit, INDEX)], INDEX, shape)
 
 
 def in_memory(b: GraphBuilder, ref: Ref) -> Ref:
     """A ref whose value is certain to be stored: windows read memory."""
-    if ref.value.kind == "const":
-        return b.copy(ref)
-    return ref
+    return b.copy(ref) if ref.value.virtual else ref
 
 
 def _dynamic_slice(b: GraphBuilder, eqn: Eqn, lower: L.DynamicSlice, refs: list[Ref]) -> Ref:
@@ -211,7 +220,7 @@ def _dynamic_slice(b: GraphBuilder, eqn: Eqn, lower: L.DynamicSlice, refs: list[
     fixed = Layout(aval.shape, source.layout.strides, source.layout.offset)
     if not places:
         return Ref(source.value, fixed)
-    return _window(b, source, (), places, aval.shape, fixed)
+    return _window(b, source, places, aval.shape, fixed)
 
 
 def _updated(b: GraphBuilder, ref: Ref, shape: tuple[int, ...]) -> tuple[Value, Value]:
@@ -227,7 +236,7 @@ def _updated(b: GraphBuilder, ref: Ref, shape: tuple[int, ...]) -> tuple[Value, 
 
 def put(
     b: GraphBuilder, array: Value, update: Ref, fixed: Layout, places: Sequence[tuple[int, Ref]], combine: str,
-    guard: Ref | None = None,
+    guard: Ref | None, unique: bool,
 ) -> None:  # fmt: skip
     """Write ``update`` into ``array`` along the walk ``fixed`` plus computed ``places``."""
     shape = update.layout.shape
@@ -236,7 +245,7 @@ def put(
         operands.append(b.aligned(guard, shape))
     value = b.new("put", squeeze_shape(shape), array.dtype, operands)
     value.fn = combine
-    value.mode = (tuple([s for s, _ in places]), guard is not None)
+    value.mode = (tuple([s for s, _ in places]), guard is not None, unique)
     value.home = Ref(array, squeeze(fixed))
     array.parts.append(value)
 
@@ -252,9 +261,170 @@ def _dynamic_update(b: GraphBuilder, eqn: Eqn, lower: L.DynamicUpdate, refs: lis
     for n, m, stride, start in zip(aval.shape, update.layout.shape, whole.strides, starts, strict=True):
         if n != m:
             places.append((stride, clamped(b, start, n - m)))
-    put(b, array, update, Layout(update.layout.shape, whole.strides), places, "set")
+    put(b, array, update, Layout(update.layout.shape, whole.strides), places, "set", None, True)
     b.order.append(array)
     return b.whole(array, aval.shape)
+
+
+def _inside(b: GraphBuilder, index: Ref, extent: int) -> Ref:
+    """Whether an index is in ``0..extent - 1``, elementwise."""
+    shape, dtype = index.layout.shape, index.value.dtype
+    boolean = np.dtype(np.bool_)
+    if dtype.kind == "u":
+        top = min(extent - 1, int(np.iinfo(dtype).max))
+        return b.map("le", [index, b.scalar(top, dtype)], boolean, shape)
+    if dtype != INDEX:
+        index = b.map("convert", [index], INDEX, shape)
+    low = b.map("ge", [index, b.scalar(0, INDEX)], boolean, shape)
+    return b.map("and", [low, b.map("lt", [index, b.scalar(extent, INDEX)], boolean, shape)], boolean, shape)
+
+
+def _all_inside(b: GraphBuilder, indices: Sequence[Ref], extents: Sequence[int]) -> Ref:
+    inside = [_inside(b, x, n) for x, n in zip(indices, extents, strict=True)]
+    total = inside[0]
+    for x in inside[1:]:
+        total = b.map("and", [total, x], total.value.dtype, total.layout.shape)
+    return total
+
+
+def _spread(ref: Ref, shape: tuple[int, ...]) -> Ref:
+    """An index array laid over the leading axes of ``shape``."""
+    return Ref(ref.value, ref.layout.broadcast(shape, range(len(ref.layout.shape))))
+
+
+def _walk_over(indices: Sequence[Ref], layout: Layout, axes: Sequence[int], shape: tuple[int, ...]) -> Layout:
+    """The regular part of indexed access: the axes that are not indexed, behind those of the index arrays."""
+    rest = [layout.strides[a] for a in range(len(layout.shape)) if a not in axes]
+    leading = len(indices[0].layout.shape) if indices else 0
+    return Layout(shape, (*[0] * leading, *rest), layout.offset)
+
+
+def _gather(b: GraphBuilder, eqn: Eqn, lower: L.Gather, refs: list[Ref]) -> Ref:
+    source, *indices = refs
+    axes, mode, aval = eqn.params["axes"], eqn.params["mode"], eqn.outvars[0].aval
+    layout, dtype = source.layout, aval.dtype
+    missing = b.scalar(_missing(dtype) if mode == "fill" else dtype.type(0), dtype)
+    if aval.size == 0 or layout.size == 0:
+        return b.map("copy", [missing], dtype, aval.shape)
+    if not indices:
+        return source
+    source = in_memory(b, source)
+    layout = source.layout
+    places = [
+        (layout.strides[a], _spread(clamped(b, x, layout.shape[a] - 1), aval.shape))
+        for a, x in zip(axes, indices, strict=True)
+    ]
+    out = _window(b, source, places, aval.shape, _walk_over(indices, layout, axes, aval.shape))
+    if mode in ("fill", "zero"):
+        inside = _spread(_all_inside(b, indices, [layout.shape[a] for a in axes]), aval.shape)
+        out = b.map("select", [inside, out, missing], dtype, aval.shape)
+    return out
+
+
+def _missing(dtype: np.dtype[Any]) -> Any:
+    """What a read out of bounds gives: see ``ops.indexing``."""
+    if dtype.kind in "fc":
+        return dtype.type(np.nan)
+    if dtype.kind == "b":
+        return np.False_
+    limits = np.iinfo(dtype)
+    return dtype.type(limits.min if dtype.kind == "i" else limits.max)
+
+
+def _scatter(b: GraphBuilder, eqn: Eqn, lower: L.Scatter, refs: list[Ref]) -> Any:
+    source, update, *indices = refs
+    aval, axes, mode = eqn.outvars[0].aval, eqn.params["axes"], eqn.params["mode"]
+    if update.layout.size == 0 or aval.size == 0:
+        return source
+    dtype = aval.dtype
+    if lower.combine != "set" and not b.native(lower.combine, (dtype, dtype), dtype, ()):
+        return _host(b, eqn, lower, refs)[0]
+    array, _ = _updated(b, source, aval.shape)
+    whole = Layout.contiguous(aval.shape)
+    shape = update.layout.shape
+    if not indices:
+        put(b, array, update, whole, [], lower.combine, None, True)
+    else:
+        places = [
+            (whole.strides[a], _spread(clamped(b, x, aval.shape[a] - 1), shape))
+            for a, x in zip(axes, indices, strict=True)
+        ]
+        guard = None
+        if mode == "drop":
+            guard = _spread(_all_inside(b, indices, [aval.shape[a] for a in axes]), shape)
+        walk = _walk_over(indices, whole, axes, shape)
+        put(b, array, update, walk, places, lower.combine, guard, eqn.params["unique"])
+    b.order.append(array)
+    return b.whole(array, aval.shape)
+
+
+# contractions ---------------------------------------------------------------------------------------------------
+
+SMALL_PRODUCT = 2048
+"""Multiply-adds up to which a matrix product is a generated loop: a call of BLAS costs more."""
+
+
+def _contract(b: GraphBuilder, eqn: Eqn, lower: L.Contract, refs: list[Ref]) -> Any:
+    (xc, yc), (xb, yb) = eqn.params["dimension_numbers"]
+    x, y = refs
+    aval = eqn.outvars[0].aval
+    xs, ys = x.layout.shape, y.layout.shape
+    xf = [a for a in range(len(xs)) if a not in xc and a not in xb]
+    yf = [a for a in range(len(ys)) if a not in yc and a not in yb]
+    batch, rows = [xs[a] for a in xb], [xs[a] for a in xf]
+    columns, inner = [ys[a] for a in yf], [xs[a] for a in xc]
+    n_batch, m, n, k = prod(batch), prod(rows), prod(columns), prod(inner)
+    if k == 0 or aval.size == 0:
+        return b.fill(0, aval)
+    b.flops += 2 * n_batch * m * n * k
+    small = m == 1 or n == 1 or k == 1 or n_batch * m * n * k <= SMALL_PRODUCT
+    if small or aval.dtype.name not in _GEMM_DTYPES:
+        domain = (*batch, *rows, *columns, *inner)
+        first = len(batch)
+        x_axes = [*range(first), *range(first, first + len(rows)), *range(len(domain) - len(inner), len(domain))]
+        y_axes = [*range(first), *range(first + len(rows), len(domain))]
+        left = Ref(x.value, x.layout.permute((*xb, *xf, *xc)).broadcast(domain, x_axes))
+        right = Ref(y.value, y.layout.permute((*yb, *yf, *yc)).broadcast(domain, y_axes))
+        product = b.map("mul", [left, right], aval.dtype, domain)
+        return reduce_values(b, "add", product, range(len(domain) - len(inner), len(domain)), aval.shape)
+    x = _matrix(b, x, (*xb, *xf, *xc), (n_batch, m, k))
+    y = _matrix(b, y, (*yb, *yc, *yf), (n_batch, k, n))
+    return b.call("gemm", eqn, [x, y], (n_batch, m, n, k))
+
+
+_GEMM_DTYPES = ("float32", "float64", "complex64", "complex128")
+
+
+def _matrix(b: GraphBuilder, ref: Ref, permutation: Sequence[int], shape: tuple[int, int, int]) -> Ref:
+    """A batch of matrices that BLAS can read: rows or columns of adjacent elements."""
+    permuted = Ref(ref.value, ref.layout.permute(permutation))
+    layout = permuted.layout.reshape(shape)
+    if layout is not None and not ref.value.virtual:
+        (_, rows, columns), (_, down, right) = layout.shape, layout.strides
+        plain = (right == 1 or columns == 1) and (down >= columns or rows == 1)
+        turned = (down == 1 or rows == 1) and (right >= rows or columns == 1)
+        if plain or turned:
+            return Ref(ref.value, layout)
+    return b.view(b.copy(permuted), lambda x: x.reshape(shape))
+
+
+def _inline(b: GraphBuilder, eqn: Eqn, lower: L.Inline, refs: list[Ref]) -> tuple[Ref, ...]:
+    """Expand a function written with other primitives."""
+
+    def flat(*args: Any) -> Sequence[Any]:
+        out = lower.fun(*args, **eqn.params)
+        return out if isinstance(out, (tuple, list)) else (out,)
+
+    closed = stage(flat, [a.aval for a in eqn.invars], str(eqn.primitive))
+    return tuple(b.run(closed.jaxpr, [*[constant(b, x) for x in closed.consts], *refs]))
+
+
+def constant(b: GraphBuilder, x: Any) -> Ref:
+    """An array of the program's own."""
+    array = np.asarray(x)
+    value = b.new("input", squeeze_shape(array.shape), array.dtype)
+    b.constants.append((value, array))
+    return b.whole(value, array.shape)
 
 
 def _host(b: GraphBuilder, eqn: Eqn, lower: Any, refs: list[Ref]) -> tuple[Ref, ...]:
@@ -263,7 +433,7 @@ def _host(b: GraphBuilder, eqn: Eqn, lower: Any, refs: list[Ref]) -> tuple[Ref, 
 
 def contiguous(b: GraphBuilder, ref: Ref) -> Ref:
     """A ref that lies in memory row-major without gaps (it may begin anywhere)."""
-    return ref if ref.layout.is_contiguous() and ref.value.kind != "const" else b.copy(ref)
+    return ref if ref.layout.is_contiguous() and not ref.value.virtual else b.copy(ref)
 
 
 RULES: dict[type, Callable[..., Any]] = {
@@ -276,6 +446,10 @@ RULES: dict[type, Callable[..., Any]] = {
     L.Assemble: _assemble,
     L.DynamicSlice: _dynamic_slice,
     L.DynamicUpdate: _dynamic_update,
+    L.Gather: _gather,
+    L.Scatter: _scatter,
+    L.Contract: _contract,
+    L.Inline: _inline,
     L.Host: _host,
     L.Library: _host,
 }

@@ -24,7 +24,7 @@ from ..ops.families import broadcast_shapes
 from ..ops.promotion import as_dtype
 from ..ops.structural import broadcast_to, reshape, shape_of
 from .dispatch import operand
-from .indexing import Plan, plan_index, read, write_window
+from .indexing import Plan, overwritten, plan_index, read, write_window
 
 __all__ = ["At", "IndexedUpdate", "at", "updated"]
 
@@ -82,6 +82,8 @@ def updated(x: Any, plan: Plan, method: str, value: Any, mode: str = "drop", uni
     combine, scatter = _COMBINE[method]
     value = _value(method, x, value, plan.result_shape, exact=method != "set")
     x = as_dtype(x, aval_of(x).dtype)
+    if method == "set" and not plan.arrays:
+        return overwritten(x, plan, value)
 
     def update(window: Any, indices: list[Any], axes: list[int], lay_out: Callable[[Any], Any]) -> Any:
         v = lay_out(value)

@@ -27,7 +27,7 @@ from ..ops.structural import broadcast_to, reshape, shape_of, transpose
 from .dispatch import contains_tracer, operand
 from .memory import mark_view
 
-__all__ = ["Plan", "getitem", "plan_index", "read", "view_or_read", "write_window"]
+__all__ = ["Plan", "getitem", "overwritten", "plan_index", "read", "view_or_read", "write_window"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +384,14 @@ def _put_window(x: Any, window: Any, plan: Plan) -> Any:
         indices.append(positions.reshape([-1 if j == k else 1 for j in range(rank)]))
     rest = [a for a in range(len(plan.counts)) if a not in axes]
     return scatter(x, transpose(window, [*axes, *rest]), indices, axes, "promise_in_bounds", unique=True)
+
+
+def overwritten(x: Any, plan: Plan, value: Any) -> Any:
+    """``x`` with a static window replaced by ``value``, of the result's shape: nothing is read."""
+    shape = shape_of(x)
+    if shape != plan.operand_shape:
+        x = reshape(x, plan.operand_shape)
+    return reshape(_put_window(x, _in_window_layout(value, plan), plan), shape)
 
 
 def write_window(x: Any, plan: Plan, update: Any) -> Any:

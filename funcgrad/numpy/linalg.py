@@ -17,7 +17,7 @@ from ..ops.structural import transpose as permute
 from ..util import canonicalize_axes, canonicalize_axis
 from .dispatch import implements, operand
 from .memory import mark_view
-from .reductions import accumulator_dtype
+from .reductions import accumulator_dtype, root
 from .ufuncs import UFUNCS, store
 
 __all__ = [
@@ -223,7 +223,7 @@ def _vector_norm(x: Any, order: Any, axes: tuple[int, ...], keepdims: bool) -> A
         squares = ew.square(x)
         if aval_of(x).dtype.kind == "c":
             squares = ew.add(ew.square(ew.real(x)), ew.square(ew.imag(x)))
-        return np.sqrt(np.sum(squares, axes, keepdims=keepdims))
+        return root(np.sum(squares, axes, keepdims=keepdims))
     size = np.abs(x)
     if order == np.inf:
         return np.max(size, axes, keepdims=keepdims)

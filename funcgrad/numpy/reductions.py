@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 
 from ..core.avals import aval_of
-from ..ops import cumulative, elementwise as ew, reduce as rd
+from ..ops import cumulative
+from ..ops import elementwise as ew
+from ..ops import reduce as rd
 from ..ops.promotion import as_dtype
 from ..ops.structural import broadcast_to, expand_dims, reduce_sum, reshape, shape_of
-from ..util import canonicalize_axes, canonicalize_axis, prod as int_prod
+from ..ops.transcendental import sqrt
+from ..util import canonicalize_axes, canonicalize_axis
+from ..util import prod as int_prod
 from .dispatch import implements, operand
 from .ufuncs import store
 
@@ -200,15 +204,20 @@ def var(
     return finish("var", result, shape_of(x), axes, keepdims, out)
 
 
+def root(x: Any) -> Any:
+    """The square root of a sum of squares: its derivative at 0 is 0, where the slope is infinite but nothing moves."""
+    dtype = aval_of(x).dtype
+    none = ew.eq(x, dtype.type(0))
+    return ew.select(none, dtype.type(0), sqrt(ew.select(none, dtype.type(1), x)))
+
+
 @implements(np.std)
 def std(
     a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = NO_VALUE, *,
     where: Any = NO_VALUE, mean: Any = NO_VALUE, correction: Any = NO_VALUE,
 ) -> Any:  # fmt: skip
     """Standard deviation along ``axis``; its derivative at equal values is 0."""
-    result = np.sqrt(
-        var(a, axis, dtype, None, ddof, keepdims, where=where, mean=mean, correction=correction)
-    )
+    result = root(var(a, axis, dtype, None, ddof, keepdims, where=where, mean=mean, correction=correction))
     return result if out is None else store("std", result, out)
 
 

@@ -104,7 +104,7 @@ def _psum_collective(size: int, args: Any, dims: Any, *, axis_name: Any) -> Any:
     return reduce_sum_p.bind(x, axes=(dim,)), None
 
 
-psum_p = _PRIMITIVES["psum"] = linear_unary(
+psum_p: Primitive = linear_unary(
     "psum",
     impl=_unbound,
     lower=Host("the axis is not mapped: vmap replaces collectives"),
@@ -113,6 +113,7 @@ psum_p = _PRIMITIVES["psum"] = linear_unary(
     batch=_everywhere("psum"),
     collective=_psum_collective,
 )
+_PRIMITIVES["psum"] = psum_p
 
 
 def _extreme_jvp(primals: Any, tangents: Any, out: Any, *, axis_name: Any) -> Any:
@@ -183,7 +184,7 @@ pmin = _extreme_function(pmin_p, "minimum")
 
 # who am I -------------------------------------------------------------------------------------------------------
 
-axis_index_p = _collective(
+axis_index_p: Primitive = _collective(
     "axis_index",
     shape=lambda *, axis_name: ShapedArray((), INDEX),
     jvp=ZeroDerivative("its result is an index"),
@@ -224,7 +225,7 @@ def _gather_transpose(ct: Any, x: Any, *, axis_name: Any, axis_size: int, axis: 
     return (squeeze(dynamic_slice_p.bind(total, *starts, sizes=sizes), (axis,)),)
 
 
-all_gather_p = linear_unary(
+all_gather_p: Primitive = linear_unary(
     "all_gather",
     impl=_unbound,
     lower=Host("the axis is not mapped: vmap replaces collectives"),
@@ -256,7 +257,7 @@ def _permute_collective(size: int, args: Any, dims: Any, *, axis_name: Any, perm
     return gather_p.bind(x, source, axes=(0,), mode="zero"), 0
 
 
-ppermute_p = _PRIMITIVES["ppermute"] = linear_unary(
+ppermute_p: Primitive = linear_unary(
     "ppermute",
     impl=_unbound,
     lower=Host("the axis is not mapped: vmap replaces collectives"),
@@ -267,6 +268,7 @@ ppermute_p = _PRIMITIVES["ppermute"] = linear_unary(
     batch=_everywhere("ppermute"),
     collective=_permute_collective,
 )
+_PRIMITIVES["ppermute"] = ppermute_p
 
 
 def _one_name(function: str, axis_name: Any) -> Any:
@@ -315,7 +317,7 @@ def _all_to_all_batch(size: int, args: Any, dims: Any, *, axis_name: Any, split_
     return out, 0
 
 
-all_to_all_p = linear_unary(
+all_to_all_p: Primitive = linear_unary(
     "all_to_all",
     impl=_unbound,
     lower=Host("the axis is not mapped: vmap replaces collectives"),

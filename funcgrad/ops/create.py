@@ -12,7 +12,7 @@ from ..core.avals import ShapedArray, aval_of
 from ..core.lowering import Generate
 from ..core.primitive import NotLinear, Primitive, ZeroDerivative
 from ..util import canonicalize_axis
-from .structural import broadcast_in_dim
+from .structural import bind_checked, broadcast_in_dim
 
 __all__ = ["broadcasted_iota", "full", "full_like", "instantiate_zeros", "iota", "iota_p", "zeros_like"]
 
@@ -52,7 +52,7 @@ iota_p = Primitive(
 def broadcasted_iota(dtype: Any, shape: Sequence[int], dimension: int) -> Any:
     """An array of ``shape`` whose elements are their own index along ``dimension``."""
     shape = tuple([operator.index(n) for n in shape])
-    return iota_p.bind(shape=shape, dtype=np.dtype(dtype), dimension=canonicalize_axis(dimension, len(shape)))
+    return bind_checked(iota_p, shape=shape, dtype=np.dtype(dtype), dimension=canonicalize_axis(dimension, len(shape)))
 
 
 def iota(dtype: Any, size: int) -> Any:

@@ -94,11 +94,14 @@ def cumulative(name: str, ufunc: np.ufunc, monoid: str, *, jvp: Callable[..., An
     return primitive
 
 
-cumsum_p = _CUMULATIVE["cumsum"] = linear_unary(
+cumsum_p: Primitive = linear_unary(
     "cumsum",
     transpose=lambda ct, x, *, axis, reverse: (cumsum_p.bind(ct, axis=axis, reverse=not reverse),),
     **_fields("cumsum", np.add, "add", "iufc"),
 )
+
+
+_CUMULATIVE["cumsum"] = cumsum_p
 
 
 def _doubling_jvp(combine: Callable[..., tuple[Any, Any]], identity: float) -> Any:

@@ -59,9 +59,9 @@ def _dot_impl(x: Any, y: Any, *, dimension_numbers: DimensionNumbers) -> Any:
     batch = [x.shape[a] for a in xb]
     inner = math.prod([x.shape[a] for a in xc])
     rows, columns = [x.shape[a] for a in xf], [y.shape[a] for a in yf]
-    left = np.transpose(x, (*xb, *xf, *xc)).reshape(*batch, math.prod(rows), inner)
-    right = np.transpose(y, (*yb, *yc, *yf)).reshape(*batch, inner, math.prod(columns))
-    return np.matmul(left, right).reshape(*batch, *rows, *columns)
+    left = np.transpose(x, (*xb, *xf, *xc)).reshape((*batch, math.prod(rows), inner))
+    right = np.transpose(y, (*yb, *yc, *yf)).reshape((*batch, inner, math.prod(columns)))
+    return np.matmul(left, right).reshape((*batch, *rows, *columns))
 
 
 def _dot_jvp(primals: Any, tangents: Any, out: Any, *, dimension_numbers: DimensionNumbers) -> Any:
@@ -134,6 +134,7 @@ dot_general_p = Primitive(
             ((4, 3), (2, 4), (((0,), (1,)), ((), ()))),
             ((2, 3, 4), (2, 4, 5), (((2,), (1,)), ((0,), (0,)))),
             ((3, 2, 4), (4, 3, 2), (((0, 2), (1, 0)), ((), ()))),
+            ((2, 3), (3, 2), (((0, 1), (1, 0)), ((), ()))),
             ((2, 3, 4, 2), (4, 2, 3, 2), (((1, 2), (2, 0)), ((3,), (1,)))),
             ((2,), (3,), (((), ()), ((), ()))),
             ((2, 3), (2,), (((), ()), ((0,), (0,)))),
@@ -162,59 +163,76 @@ def dot_general(lhs: Any, rhs: Any, dimension_numbers: Any) -> Any:
     return dot_general_p.bind(lhs, rhs, dimension_numbers=numbers)
 
 
+def _promoted(x: Any, y: Any) -> list[Any]:
+    dtype = getattr(x, "dtype", None)
+    return [x, y] if dtype is not None and dtype == getattr(y, "dtype", None) else promote_dtypes(x, y)
+
+
 def _matmul_error(x: tuple[int, ...], y: tuple[int, ...], why: str) -> ValueError:
     return ValueError(f"matmul: shapes {x} and {y} do not fit: {why}")
 
 
+# rows and columns of a matrix product without leading axes, by the ranks of the operands
+_PLAIN: dict[tuple[int, int], DimensionNumbers] = {
+    (m, n): (((m - 1,), (0,)), ((), ())) for m in (1, 2) for n in (1, 2)
+}
+
+
 def matmul(x: Any, y: Any) -> Any:
     """``x @ y`` as NumPy's: vectors, matrices, and stacks of matrices that broadcast over their leading axes."""
-    x, y = promote_dtypes(x, y)
+    x, y = _promoted(x, y)
     s, t = shape_of(x), shape_of(y)
     if not s or not t:
         raise _matmul_error(s, t, "scalars are not matrices; use *")
-    inner_y = max(len(t) - 2, 0)
-    if s[-1] != t[inner_y]:
-        raise _matmul_error(s, t, f"{s[-1]} columns of the left against {t[inner_y]} rows of the right")
-    # Leading axes: paired where both have them, free in one operand where the other has extent 1 or none.
+    rows = max(len(t) - 2, 0)
+    if s[-1] != t[rows]:
+        raise _matmul_error(s, t, f"{s[-1]} columns of the left against {t[rows]} rows of the right")
+    plain = _PLAIN.get((len(s), len(t)))
+    if plain is not None:
+        return dot_general_p.bind(x, y, dimension_numbers=plain)
+    return _stacked_matmul(x, y, s, t, rows)
+
+
+def _stacked_matmul(x: Any, y: Any, s: tuple[int, ...], t: tuple[int, ...], rows: int) -> Any:
+    """Leading axes run in parallel where both have them, and are free where the other has extent 1 or none."""
     left, right = s[:-2], t[:-2]
     rank = max(len(left), len(right))
-    xb, yb, drop_x, drop_y = [], [], [], []
-    order: list[tuple[str, int]] = []
+    pairs: list[tuple[int, int]] = []
+    drop_x: list[int] = []
+    drop_y: list[int] = []
+    wanted: list[tuple[str, int]] = []  # the result's axes, by where they come from
     for k in range(rank):
         i, j = k - (rank - len(left)), k - (rank - len(right))
         if i >= 0 and j >= 0 and left[i] == right[j]:
-            order.append(("batch", len(xb)))
-            xb.append(i)
-            yb.append(j)
+            wanted.append(("batch", len(pairs)))
+            pairs.append((i, j))
         elif j >= 0 and (i < 0 or left[i] == 1):
-            order.append(("y", j))
+            wanted.append(("y", j))
             drop_x += [i] if i >= 0 else []
         elif i >= 0 and (j < 0 or right[j] == 1):
-            order.append(("x", i))
+            wanted.append(("x", i))
             drop_y += [j] if j >= 0 else []
         else:
             raise _matmul_error(s, t, f"leading axes {left} and {right} do not broadcast")
+    wanted += [("x", len(s) - 2)] if len(s) > 1 else []
+    wanted += [("y", len(t) - 1)] if len(t) > 1 else []
     x_axes = [a for a in range(len(s)) if a not in drop_x]
     y_axes = [a for a in range(len(t)) if a not in drop_y]
-    x = reshape(x, [s[a] for a in x_axes])
-    y = reshape(y, [t[a] for a in y_axes])
-    xc, yc = len(s) - 1, inner_y
+    x_batch, y_batch = [i for i, _ in pairs], [j for _, j in pairs]
     numbers = (
-        ((x_axes.index(xc),), (y_axes.index(yc),)),
-        ([x_axes.index(a) for a in xb], [y_axes.index(a) for a in yb]),
+        ((x_axes.index(len(s) - 1),), (y_axes.index(rows),)),
+        ([x_axes.index(i) for i in x_batch], [y_axes.index(j) for j in y_batch]),
     )
-    out = dot_general(x, y, numbers)
-    # Where each of the result's axes is: batch, free axes of x, free axes of y.
-    labels = [("batch", k) for k in range(len(xb))]
-    labels += [("x", a) for a in x_axes if a not in xb and a != xc]
-    labels += [("y", a) for a in y_axes if a not in yb and a != yc]
-    wanted = order + ([("x", len(s) - 2)] if len(s) > 1 else []) + ([("y", len(t) - 1)] if len(t) > 1 else [])
-    return transpose(out, [labels.index(w) for w in wanted])
+    out = dot_general(reshape(x, [s[a] for a in x_axes]), reshape(y, [t[a] for a in y_axes]), numbers)
+    found = [("batch", k) for k in range(len(pairs))]
+    found += [("x", a) for a in x_axes if a not in x_batch and a != len(s) - 1]
+    found += [("y", a) for a in y_axes if a not in y_batch and a != rows]
+    return transpose(out, [found.index(w) for w in wanted])
 
 
 def tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
     """``np.tensordot``: ``axes`` is a number of axes, or a pair of axes (or sequences of them)."""
-    x, y = promote_dtypes(x, y)
+    x, y = _promoted(x, y)
     m, n = len(shape_of(x)), len(shape_of(y))
     if isinstance(axes, (int, np.integer)):
         if not 0 <= axes <= min(m, n):
@@ -244,7 +262,7 @@ def dot(x: Any, y: Any) -> Any:
 
 def vdot(x: Any, y: Any, conj: Any) -> Any:
     """``np.vdot`` of the flattened operands; ``conj`` is the conjugation to apply to the first."""
-    x, y = promote_dtypes(x, y)
+    x, y = _promoted(x, y)
     x, y = (reshape(v, (math.prod(shape_of(v)),)) for v in (x, y))
     return dot(conj(x), y)
 

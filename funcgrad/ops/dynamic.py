@@ -20,7 +20,7 @@ from .create import broadcasted_iota, instantiate_zeros
 from .elementwise import add, convert_element_type, maximum, minimum
 from .indexing import INDEX, gather_p, other_axes, scatter_p
 from .shape import batch_axis_to, insert_at
-from .structural import broadcast_in_dim, shape_of, transpose
+from .structural import bind_checked, broadcast_in_dim, shape_of, transpose
 
 __all__ = ["dynamic_slice", "dynamic_slice_p", "dynamic_update_slice", "dynamic_update_slice_p"]
 
@@ -130,7 +130,8 @@ def dynamic_slice(x: Any, start_indices: Sequence[Any], slice_sizes: Sequence[in
 
     Starts are clamped so that the window fits; a negative one is clamped to 0.
     """
-    return dynamic_slice_p.bind(x, *start_indices, sizes=tuple([operator.index(k) for k in slice_sizes]))
+    sizes = tuple([operator.index(k) for k in slice_sizes])
+    return bind_checked(dynamic_slice_p, x, *start_indices, sizes=sizes)
 
 
 # dynamic_update_slice -------------------------------------------------------------------------------------------
@@ -206,4 +207,4 @@ dynamic_update_slice_p = Primitive(
 
 def dynamic_update_slice(x: Any, update: Any, start_indices: Sequence[Any]) -> Any:
     """``x`` with the window at ``start_indices`` replaced by ``update``, of ``x``'s dtype; starts as above."""
-    return dynamic_update_slice_p.bind(x, update, *start_indices)
+    return bind_checked(dynamic_update_slice_p, x, update, *start_indices)

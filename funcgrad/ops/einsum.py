@@ -163,8 +163,8 @@ def _combine(x: Any, a: Labels, y: Any, b: Labels, needed: set[str]) -> tuple[An
     other = [c for c in b if c not in shared]
     labels = "".join([*batch, *own, *other])
     if contract:
-        pairs = [([s.index(c) for c in group] for s in (a, b)) for group in (contract, batch)]
-        return dot_general(x, y, [tuple(p) for p in pairs]), labels
+        numbers = [([a.index(c) for c in group], [b.index(c) for c in group]) for group in (contract, batch)]
+        return dot_general(x, y, numbers), labels
     x = transpose(x, [a.index(c) for c in (*batch, *own)])
     y = transpose(y, [b.index(c) for c in (*batch, *other)])
     x = reshape(x, shape_of(x) + (1,) * len(other)) if other else x

@@ -159,7 +159,8 @@ def unary_samples(domain: tuple[float, float], kinds: str) -> Rule:
     def samples(rng: np.random.Generator) -> list[Any]:
         dtype = _sample_dtype(kinds)
         values = rng.uniform(low, high, size=(3, 4))
-        rows = [((values.astype(dtype),), {}), ((dtype(values[0, 0]),), {}), ((np.zeros((0, 2), dtype),), {})]
+        arrays = [values.astype(dtype), dtype(values[0, 0]), np.zeros((0, 2), dtype)]
+        rows: list[Any] = [((x,), {}) for x in arrays]
         if "c" in kinds:
             rows.append(((values[0] + 0.3j * values[1],), {}))
         return rows
@@ -191,7 +192,7 @@ def unary(
 def binary_samples(domains: Sequence[tuple[float, float]], kinds: str) -> Rule:
     def samples(rng: np.random.Generator) -> list[Any]:
         dtype = _sample_dtype(kinds)
-        rows = []
+        rows: list[Any] = []
         for shapes in [((3, 4), (3, 4)), ((3, 4), (4,)), ((), (2, 3)), ((2, 1), (1, 3)), ((), ()), ((0, 2), (2,))]:
             pair = [rng.uniform(*d, size=s) for d, s in zip(domains, shapes, strict=True)]
             rows.append((tuple([np.asarray(v).astype(dtype)[()] for v in pair]), {}))

@@ -39,7 +39,7 @@ from .elementwise import add, convert_element_type, div, eq, mul, select
 from .families import broadcast_shapes
 from .reduce import share_of_ties
 from .shape import batch_axis_to
-from .structural import broadcast_in_dim, broadcast_to, reshape, shape_of, transpose
+from .structural import bind_checked, broadcast_in_dim, broadcast_to, reshape, shape_of, transpose
 
 __all__ = [
     "gather",
@@ -87,7 +87,7 @@ def _check(name: str, x: ShapedArray, indices: Sequence[ShapedArray], axes: Axes
             raise TypeError(f"{name}: indices must have an integer dtype, found {i.dtype.name}")
         if i.shape != indices[0].shape:
             raise ValueError(f"{name}: index arrays have shapes {[i.shape for i in indices]}; broadcast them first")
-    shape = indices[0].shape if indices else ()
+    shape: tuple[int, ...] = indices[0].shape if indices else ()
     if mode in ("clip", "promise_in_bounds") and math.prod(shape):
         _check_extents(name, x.shape, axes)
     return (*shape, *[x.shape[a] for a in other_axes(x.ndim, axes)])
@@ -461,7 +461,7 @@ def gather(x: Any, indices: Sequence[Any], axes: Sequence[int], mode: str = "cli
     ``mode`` for indices outside of ``[0, extent)``: ``"clip"``, ``"fill"``, ``"zero"`` or ``"promise_in_bounds"``.
     """
     arrays, sorted_axes = _prepare("gather", x, indices, axes)
-    return gather_p.bind(x, *arrays, axes=sorted_axes, mode=mode)
+    return bind_checked(gather_p, x, *arrays, axes=sorted_axes, mode=mode)
 
 
 def _scatter_function(primitive: Primitive, what: str) -> Any:
@@ -472,7 +472,7 @@ def _scatter_function(primitive: Primitive, what: str) -> Any:
         window = shape_of(arrays[0]) if arrays else ()
         window += tuple([shape_of(x)[a] for a in other_axes(len(shape_of(x)), sorted_axes)])
         updates = broadcast_to(updates, window)
-        return primitive.bind(x, updates, *arrays, axes=sorted_axes, mode=mode, unique=bool(unique))
+        return bind_checked(primitive, x, updates, *arrays, axes=sorted_axes, mode=mode, unique=bool(unique))
 
     function.__name__ = function.__qualname__ = primitive.name
     function.__doc__ = (

@@ -85,7 +85,7 @@ def reduction(name: str, ufunc: np.ufunc, monoid: str, *, jvp: Any, kinds: str) 
     def impl(x: Any, *, axes: tuple[int, ...]) -> Any:
         return ufunc.reduce(x, axis=axes, dtype=x.dtype)
 
-    primitive = Primitive(
+    primitive: Primitive = Primitive(
         name,
         impl=impl,
         shape=_reduction_shape(name, ufunc, kinds),

@@ -20,7 +20,7 @@ from ..core.primitive import ZERO, Linear, Primitive
 from ..util import canonicalize_axes, canonicalize_axis
 from .create import full, instantiate_zeros
 from .elementwise import select, sub
-from .structural import broadcast_in_dim, expand_dims, linear_unary, moveaxis, reduce_sum, shape_of
+from .structural import bind_checked, broadcast_in_dim, expand_dims, linear_unary, moveaxis, reduce_sum, shape_of
 
 __all__ = [
     "concatenate",
@@ -130,7 +130,7 @@ def strided_slice(
     steps = (1,) * len(starts) if strides is None else tuple([operator.index(k) for k in strides])
     if limits == shape_of(x) and not any(starts) and all(k == 1 for k in steps):
         return x
-    return slice_p.bind(x, starts=starts, limits=limits, strides=steps)
+    return bind_checked(slice_p, x, starts=starts, limits=limits, strides=steps)
 
 
 def slice_in_dim(x: Any, start: int | None, limit: int | None, stride: int = 1, axis: int = 0) -> Any:
@@ -299,7 +299,7 @@ def pad(x: Any, padding_value: Any, padding_config: Sequence[tuple[int, int, int
         return x
     if isinstance(padding_value, (int, float, complex)):
         padding_value = aval_of(x).dtype.type(padding_value)
-    return pad_p.bind(x, padding_value, padding_config=config)
+    return bind_checked(pad_p, x, padding_value, padding_config=config)
 
 
 # concatenate ----------------------------------------------------------------------------------------------------
@@ -386,7 +386,7 @@ def concatenate(operands: Sequence[Any], dimension: int) -> Any:
     rank = len(shape_of(operands[0]))
     if not rank:
         raise ValueError("concatenate: zero-dimensional arrays cannot be concatenated; use stack")
-    return concatenate_p.bind(*operands, dimension=canonicalize_axis(dimension, rank, "dimension"))
+    return bind_checked(concatenate_p, *operands, dimension=canonicalize_axis(dimension, rank, "dimension"))
 
 
 def stack(operands: Sequence[Any], axis: int = 0) -> Any:

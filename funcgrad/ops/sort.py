@@ -18,7 +18,7 @@ from .create import broadcasted_iota, full
 from .elementwise import sub
 from .indexing import INDEX, take_along_axis
 from .shape import batch_axis_to, rev
-from .structural import shape_of
+from .structural import bind_checked, shape_of
 
 __all__ = ["argsort", "sort", "sort_p"]
 
@@ -97,7 +97,7 @@ def sort(operands: Any, dimension: int = -1, num_keys: int = 1) -> Any:
     if not xs:
         raise ValueError("sort: need at least one operand")
     dimension = canonicalize_axis(dimension, len(shape_of(xs[0])), "dimension")
-    out = sort_p.bind(*xs, dimension=dimension, num_keys=num_keys)
+    out = bind_checked(sort_p, *xs, dimension=dimension, num_keys=num_keys)
     return tuple(out) if several else out[0]
 
 

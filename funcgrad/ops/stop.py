@@ -10,7 +10,7 @@ from ..core.primitive import NotLinear, Primitive, ZeroDerivative
 
 __all__ = ["stop_gradient", "stop_gradient_p"]
 
-stop_gradient_p = Primitive(
+stop_gradient_p: Primitive = Primitive(
     "stop_gradient",
     impl=lambda x: x,
     shape=lambda x: x,

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..core.avals import ShapedArray
+from ..core.avals import ShapedArray, aval_of
 from ..core.lowering import Reduce, View
 from ..core.primitive import ZERO, Linear, Primitive
 from ..util import canonicalize_axis
 
 __all__ = [
+    "bind_checked",
     "broadcast_in_dim",
     "broadcast_in_dim_p",
     "broadcast_to",
@@ -38,6 +39,12 @@ def shape_of(x: Any) -> tuple[int, ...]:
     """The shape of an array, tracer or scalar."""
     shape = getattr(x, "shape", ())
     return shape if type(shape) is tuple else tuple(shape)
+
+
+def bind_checked(primitive: Primitive, *args: Any, **params: Any) -> Any:
+    """Bind after the shape rule: for functions whose ``impl`` would let unfit operands pass."""
+    primitive.shape(*[aval_of(x) for x in args], **params)
+    return primitive.bind(*args, **params)
 
 
 def zeros_like_aval(aval: ShapedArray) -> Any:

@@ -27,14 +27,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from . import bits, error, exponential, gamma, inverse, logarithm, power, trigonometric
+from . import bits, erfinv, error, exponential, gamma, inverse, logarithm, power, trigonometric
 from .numba_target import numba_function
 from .registry import DEFINITIONS
 
 __all__ = ["NAMES", "namespace"]
 
 # Importing these modules is what fills the table.
-FUNCTION_MODULES = (bits, error, exponential, gamma, inverse, logarithm, power, trigonometric)
+FUNCTION_MODULES = (bits, erfinv, error, exponential, gamma, inverse, logarithm, power, trigonometric)
 
 NAMES = frozenset(DEFINITIONS)
 """All functions, known without importing Numba."""

@@ -6,7 +6,7 @@ wraps. Floor division and remainder round towards minus infinity, as in Python; 
 from __future__ import annotations
 
 from . import expr
-from .expr import F32, F64, KINDS, Kind, Scalar, copysign, fma, select, unary_intrinsic
+from .expr import F32, F64, KINDS, Kind, Scalar, copysign, fma, select
 from .rare import beyond
 from .registry import INTEGERS, SIGNED, function, predicate
 
@@ -14,7 +14,7 @@ U8 = KINDS["u8"]
 UNSIGNED = tuple(k for k in INTEGERS if not k.signed)
 
 for _name, _emit in (("floor", expr.floor), ("ceil", expr.ceil), ("trunc", expr.trunc), ("rint", expr.rint)):
-    function(small=True, name=_name)(unary_intrinsic("roundeven" if _name == "rint" else _name))
+    function(small=True, name=_name)(_emit)
 
 
 @function(small=True, name="fma")

@@ -133,7 +133,7 @@ def exp2(x: Scalar) -> Scalar:
 @function()
 def expm1(x: Scalar) -> Scalar:
     c = _constants(x)
-    n, n_bits, r = reduce_exp(clamp(x, -c.saturated, c.highest))
+    _, n_bits, r = reduce_exp(clamp(x, -c.saturated, c.highest))
     quarter = power_of_two(n_bits, x.kind.width, -2)  # of 2**n, which itself may overflow too early
     y = fma(expm1_reduced(r), quarter, quarter - 0.25) * 4.0
     return select(fabs(x) < TINY, x, y)

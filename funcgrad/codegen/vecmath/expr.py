@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, TypeAlias
 
-Number = Union[int, float]
-Operand = Union["Scalar", int, float]
+Number: TypeAlias = int | float
+Operand: TypeAlias = "Scalar | int | float"
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,10 @@ def unary_intrinsic(name: str) -> Callable[[Scalar], Scalar]:
     return lambda x: _float_intrinsic(name, x)
 
 
-floor, ceil, trunc, rint = (unary_intrinsic(n) for n in ("floor", "ceil", "trunc", "roundeven"))
+floor = unary_intrinsic("floor")
+ceil = unary_intrinsic("ceil")
+trunc = unary_intrinsic("trunc")
+rint = unary_intrinsic("roundeven")
 
 
 def horner(x: Scalar, coefficients: Sequence[float]) -> Scalar:

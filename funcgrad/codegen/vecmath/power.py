@@ -4,7 +4,20 @@ from __future__ import annotations
 from . import logarithm
 from .exponential import CONSTANTS as EXP
 from .exponential import clamp, exp_reduced, reduce_exp, reduction_tail, scale
-from .expr import F32, F64, Scalar, copysign, fabs, fma, horner, round_to_integer, select, small_integer_to_float, sqrt, trunc
+from .expr import (
+    F32,
+    F64,
+    Scalar,
+    copysign,
+    fabs,
+    fma,
+    horner,
+    round_to_integer,
+    select,
+    small_integer_to_float,
+    sqrt,
+    trunc,
+)
 from .registry import function
 
 _h = float.fromhex
@@ -86,7 +99,7 @@ def pow_f32(x: Scalar, y: Scalar) -> Scalar:
     head = logarithm.log_of_parts(small_integer_to_float(k), m - 1.0)
     head = select(a.eq(0.0), float("-inf"), select(a.eq(float("inf")), float("inf"), head))
     product = clamp(wide_y * head, -200.0, 200.0)
-    n, n_bits, r = reduce_exp(product)
+    _, n_bits, r = reduce_exp(product)
     power = exp_reduced(r) * ((n_bits + 1023) << 52).as_float()
     return _pow_edges(wide_x, wide_y, power).to(F32)
 

@@ -14,7 +14,6 @@ from typing import Any
 from .expr import Body, Kind, Scalar, fabs
 
 
-
 @cache
 def register_bits() -> int:
     """The widest vector register of this machine."""
