@@ -68,8 +68,7 @@ def main() -> int:
     fresh: dict[str, dict[str, float]] = {}
     if cold:
         print_header("fresh process")
-        compilers = [name for name in ("funcgrad", "jax") if name in peers]
-        fresh, failed = measure_cold(compilers, repeats=1 if options.quick else 3)
+        fresh, failed = measure_cold(list(peers), repeats=1 if options.quick else 3)
         fresh = {title: values for title, values in fresh.items() if title in cold}
         for title, values in fresh.items():
             print_row(title, values, {}, memory="memory" in title)

@@ -27,9 +27,11 @@ __all__ = ["ROWS", "measure_cold"]
 ROOT = Path(__file__).resolve().parent.parent
 
 
+COMPILERS = ("funcgrad", "jax")
+
 # rows of the report: title, which process of the pair, what of it (seconds, and bytes of memory)
 ROWS = (
-    ("import", "second", "import"),
+    ("import", "import", "import"),
     ("cold compile: first call of the MLP step", "first", "first call"),
     ("cold compile: XOR step, warmed-up process", "first", "another function"),
     ("second shape: MLP step, other batch size", "first", "another shape"),
@@ -46,19 +48,30 @@ def _seconds(run: Any) -> float:
 
 
 def _peak_bytes() -> float:
+    """Peak resident memory of this process, where the system tells. (On Linux ``getrusage`` would include the parent's
+    from before the fork.)"""
     try:
-        import resource
-    except ImportError:  # Windows
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024.0 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
         return float("nan")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else 1024 * peak)
+
+
+_IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+_MODULES = {"funcgrad": "funcgrad", "numpy": "numpy", "autograd": "autograd.numpy", "jax": "jax.numpy"}
+
+
+def _import_seconds(name: str) -> float:
+    """How long the import takes in a process that has imported nothing, NumPy included."""
+    command = [sys.executable, "-c", _IMPORT.format(_MODULES[name])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    return float(done.stdout)
 
 
 def _one_process(name: str) -> dict[str, float]:
     rng = np.random.default_rng(0)
-    start = time.perf_counter()
     peer = PEERS[name]()
-    times = {"import": time.perf_counter() - start}
+    times = {}
     wait = peer.wait or (lambda x: x)
     step = workloads.mlp_step(peer)
     args = peer.device(workloads.mlp_arguments(rng))
@@ -98,6 +111,9 @@ def measure_cold(names: list[str], repeats: int) -> tuple[dict[str, dict[str, fl
     failed: dict[str, str] = {}
     for _ in range(repeats):
         for name in names:
+            samples.setdefault((name, "import"), []).append({"import": _import_seconds(name)})
+            if name not in COMPILERS:
+                continue
             with tempfile.TemporaryDirectory(prefix="funcgrad-bench-") as cache:
                 try:
                     for which in ("first", "second"):

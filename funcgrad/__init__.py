@@ -1,1 +1,69 @@
-"""Function transforms for NumPy and Numba: derivatives, batching and compilation of plain NumPy code."""
+"""Function transforms for NumPy and Numba: derivatives, batching and compilation of plain NumPy code.
+
+>>> import numpy as np
+>>> import funcgrad as fg
+>>> f = lambda x: np.sum(np.tanh(x) ** 2)
+>>> fg.grad(f)(np.array([0.0, 1.0]))
+array([0.        , 0.63970001])
+>>> fg.jit(fg.vmap(fg.grad(f)))(np.zeros((3, 2))).shape
+(3, 2)
+
+Names are JAX's, arrays and dtypes NumPy's, compiled code Numba's.
+"""
+
+from __future__ import annotations
+
+from . import numpy, tree, tree_util
+from ._version import __version__
+from .control.checkpoint import checkpoint
+from .core.avals import FLOAT0 as float0
+from .core.jaxpr import ClosedJaxpr, Jaxpr, check_jaxpr
+from .core.trace import Tracer
+from .errors import FuncgradError, FuncgradWarning, LeakedTracerError, NonDifferentiableError
+from .jit import clear_caches, jit
+from .numpy import at
+from .runtime import cache
+from .runtime.threads import get_num_threads, set_num_threads
+from .transforms.derive import grad, jvp, linear_transpose, linearize, value_and_grad, vjp
+from .transforms.inspect import ShapeDtypeStruct, eval_shape, make_jaxpr
+from .transforms.jacobian import hessian, jacfwd, jacrev
+from .transforms.vmap import vmap
+
+remat = checkpoint
+
+__all__ = [
+    "ClosedJaxpr",
+    "FuncgradError",
+    "FuncgradWarning",
+    "Jaxpr",
+    "LeakedTracerError",
+    "NonDifferentiableError",
+    "ShapeDtypeStruct",
+    "Tracer",
+    "__version__",
+    "at",
+    "cache",
+    "check_jaxpr",
+    "checkpoint",
+    "clear_caches",
+    "eval_shape",
+    "float0",
+    "get_num_threads",
+    "grad",
+    "hessian",
+    "jacfwd",
+    "jacrev",
+    "jit",
+    "jvp",
+    "linear_transpose",
+    "linearize",
+    "make_jaxpr",
+    "numpy",
+    "remat",
+    "set_num_threads",
+    "tree",
+    "tree_util",
+    "value_and_grad",
+    "vjp",
+    "vmap",
+]

@@ -28,6 +28,7 @@ from .core.avals import ShapedArray, aval_of
 from .core.jaxpr import ClosedJaxpr, Jaxpr, eval_jaxpr
 from .core.staging import stage
 from .core.trace import EVAL, STATE, Tracer
+from .passes.pipeline import optimize
 from .transforms.flat import FlatFunction, canonical_argnums, check_callable
 from .transforms.inspect import ShapeDtypeStruct
 from .tree_specialize import Specialized, specialize
@@ -43,8 +44,13 @@ _executables: WeakKeyDictionary[Jaxpr, Executable] = WeakKeyDictionary()
 def _executable(closed: ClosedJaxpr) -> Executable:
     found = _executables.get(closed.jaxpr)
     if found is None:
-        found = _executables[closed.jaxpr] = compile_jaxpr(closed)
+        found = _executables[closed.jaxpr] = _compile(closed)
     return found
+
+
+def _compile(closed: ClosedJaxpr) -> Executable:
+    """All of compilation: rewrite the jaxpr, then fuse, print, compile and plan it."""
+    return compile_jaxpr(optimize(closed))
 
 
 def _execute_call(closed: ClosedJaxpr, args: Sequence[Any]) -> Sequence[Any]:
@@ -90,7 +96,7 @@ class Traced:
         return str(self.jaxpr)
 
     def lower(self) -> Lowered:
-        return Lowered(self, compile_jaxpr(self.jaxpr))
+        return Lowered(self, _compile(self.jaxpr))
 
 
 @dataclass(frozen=True, slots=True)

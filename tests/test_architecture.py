@@ -30,9 +30,10 @@ LAYERS: dict[str, int] = {
     "kernels": 6,
     "codegen": 7,
     "runtime": 8,
-    "jit": 9,
+    "compiler": 9,
+    "jit": 10,
 }
-TOP = 10
+TOP = 11
 
 # All that may be imported at module level beside the standard library: what `import funcgrad` may cost.
 EAGER_LIBRARIES = {"numpy", "scipy", "optree"}

@@ -116,6 +116,12 @@ def register_aval(cls: type, getter: Any) -> None:
 
 
 def check_dtype(dtype: np.dtype[Any], what: str = "value") -> np.dtype[Any]:
+    """``dtype`` in native byte order.
+
+    Raises:
+        TypeError: it is not one that can be traced.
+    """
+    dtype = dtype.newbyteorder("=")
     if dtype not in _SUPPORTED:
         raise TypeError(
             f"{what} has dtype {dtype}, which funcgrad cannot trace. Supported are bool, integers, float16/32/64 "

@@ -153,7 +153,8 @@ def _integer_pow_shape(x: ShapedArray, *, y: int) -> ShapedArray:
 
 
 def _integer_pow_impl(x: Any, *, y: int) -> Any:
-    return np.power(x, x.dtype.type(y) if x.dtype.kind in "fc" else y)
+    dtype = getattr(x, "dtype", None)
+    return np.power(x, y if dtype is None or dtype.kind not in "fc" else dtype.type(y))
 
 
 def _integer_pow_jvp(primals: Any, tangents: Any, out: Any, *, y: int) -> Any:
@@ -179,7 +180,7 @@ def integer_pow(x: Any, y: int) -> Any:
         return x
     if y == 2:
         return square_p.bind(x)
-    return integer_pow_p.bind(x if hasattr(x, "dtype") else np.asarray(x)[()], y=y)
+    return integer_pow_p.bind(x, y=y)
 
 
 copysign_p = binary(

@@ -161,7 +161,7 @@ def _check_inputs(
     leaves: list[Any], treedef: Any, positions: Sequence[int], fun: Any, name: str, holomorphic: bool, allow_int: bool
 ) -> None:
     for k, x in enumerate(leaves):
-        if type(x) is float:
+        if type(x) is float and not holomorphic:
             continue
         kind = aval_of(x).dtype.kind
         if (kind == "f" and not holomorphic) or (allow_int and kind in "biu"):

@@ -22,7 +22,7 @@ def test_prints_in_jax_notation() -> None:
         "{ lambda ; a:f32[3] b:f64[]. let\n"
         "    c:f32[3] = sin a\n"
         "    d:f32[3] = mul 2.0:f32[] c\n"
-        "    e:f32[] = convert[dtype=float32 weak=True] b\n"
+        "    e:f32[] = convert[dtype=float32 weak=False] b\n"
         "    f:f32[3] = add d e\n"
         "  in (f,) }"
     )
