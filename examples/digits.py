@@ -209,7 +209,7 @@ def draw(losses: list[float], params: Params, data: Digits, path: Path) -> int:
     """The loss curve and the misclassified digits; how many these are."""
     guess = np.argmax(logits(params, data.x), axis=-1)
     wrong = np.flatnonzero(guess != data.y)
-    columns, shown = 6, wrong[:18]
+    columns, shown = 4, wrong[:16]
     figure = plt.figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subfigures(1, 2)
     axes = left.subplots()

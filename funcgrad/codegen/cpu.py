@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.assemble import TILE
 from ..kernels.ir import (
+    TILE,
     ArgFold,
     Compute,
     Const,

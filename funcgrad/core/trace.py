@@ -112,7 +112,9 @@ class EvalTrace(Trace):
         if primitive.multiple_results:
             return tuple([x[()] if type(x) is np.ndarray and not x.ndim else x for x in out])
         if type(out) is np.ndarray:
-            return out if out.ndim else out[()]
+            if out.ndim:
+                return out
+            out = out[()]
         if args and type(args[0]) in _WEAK and params.get("weak", True) and all([type(x) in _WEAK for x in args]):
             return out.item() if out.dtype.kind in "ifc" else out  # Python's numbers give Python's numbers
         return out

@@ -13,6 +13,7 @@ import numpy as np
 from ..util import prod
 from .build import Access, Expression, Node
 from .ir import (
+    TILE,
     ArgFold,
     Axis,
     Compute,
@@ -29,10 +30,7 @@ from .ir import (
 )
 from .schedule import Plan, StagePlan, schedule
 
-__all__ = ["TILE", "Launch", "assemble"]
-
-TILE = 512
-"""Elements of a lane axis that one parallel iteration works on side by side."""
+__all__ = ["Launch", "assemble"]
 
 _TEXT_NUMBERS = (0, 1, -1, 2, 0.5)
 
@@ -175,7 +173,11 @@ class _Assembler:
         return access.value.block is not None and access.value.group == self.group.number
 
     def _prefers_lane(self, kept: _LoopAxis, folded: _LoopAxis) -> bool:
-        """Whether neighbours in memory lie along the last kept axis rather than along the folded ones."""
+        """Whether neighbours in memory lie along the last kept axis rather than along the folded ones, or something
+        heavy must not be repeated along it."""
+        lane = kept.of[-1]
+        if any(n.heavy and n.mask & self.e.inner and not n.mask >> lane & 1 for n in self.e.nodes):
+            return True
         kept_units = folded_units = 0
         for number in self.order:
             strides = self._strides(self.e.accesses[number])

@@ -152,7 +152,8 @@ class Expression:
         if value.group == group.number and value.index in self._members and is_local(group, value, walk):
             return self._define(value)
         outside = value.kind == "input" or (value.stored and value.group < group.number)
-        if not outside and inlines(value, walk, group.domain):
+        later = value.kind in ("map", "window") and value.group >= group.number  # counted on being computed here
+        if later or (not outside and inlines(value, walk, group)):
             walks = operand_walks(value, walk, group.domain)
             if walks is not None:
                 return self._apply(value, walks)

@@ -16,6 +16,7 @@ from typing import Any
 
 from .affine import Walk, contiguous_strides, split_walk
 from .graph import CHEAP_WEIGHT, Call, Graph, Value
+from .ir import TILE
 
 __all__ = ["Group", "embedded", "form_groups", "inlines", "is_local"]
 
@@ -67,9 +68,9 @@ def is_local(group: Group, value: Value, walk: Walk) -> bool:
     return walk.strides == embedded(group, contiguous_strides(value.shape), row)
 
 
-def inlines(value: Value, walk: Walk, domain: tuple[int, ...]) -> bool:
-    """Whether a value is computed again where it is used rather than loaded."""
-    if value.kind == "const" or value.kind == "iota":
+def inlines(value: Value, walk: Walk, group: Group) -> bool:
+    """Whether a value, walked over the group's domain, is computed again where it is used rather than loaded."""
+    if value.virtual:
         return True
     if value.kind not in ("map", "window") or value.home is not None:
         return False
@@ -77,9 +78,23 @@ def inlines(value: Value, walk: Walk, domain: tuple[int, ...]) -> bool:
         return True
     if value.uses > 1 or value.weight > MAX_INLINE:
         return False
-    if not value.shape:
+    return not value.shape or _computed_once(walk, group)
+
+
+def _computed_once(walk: Walk, group: Group) -> bool:
+    """Whether the loops compute an element of this walk once: the axes that it does not vary along are innermost.
+
+    Loops run over kept axes, then folded ones; or, with the last kept axis as a lane, over that one innermost.
+    """
+    folded = [a for a in range(len(group.domain)) if a in (group.axes or ())]
+    kept = [a for a in range(len(group.domain)) if a not in folded]
+    moves = [walk.strides[a] != 0 for a in (*kept, *folded)]
+    if sorted(moves, reverse=True) == moves:
         return True
-    return all([s != 0 for s in walk.strides]) or not value.heavy and value.weight <= 2 * CHEAP_WEIGHT
+    if not folded or not kept or group.domain[kept[-1]] > TILE:
+        return False
+    moves = [walk.strides[a] != 0 for a in (*kept[:-1], *folded, kept[-1])]
+    return sorted(moves, reverse=True) == moves
 
 
 def operand_walks(value: Value, walk: Walk, domain: tuple[int, ...]) -> list[Walk] | None:
@@ -97,22 +112,22 @@ class Grouper:
 
     # -- where a value may go
 
-    def ready(self, value: Value, walk: Walk, domain: tuple[int, ...], group: Group | None, depth: int = 0) -> int:
-        """The earliest group in which ``value``, walked over ``domain``, can be used; a member of ``group`` itself
-        counts as that group if it is local there. A large number: not in any existing group."""
+    def ready(self, value: Value, walk: Walk, group: Group, depth: int = 0) -> int:
+        """The earliest group in which ``value``, walked over the domain of ``group``, can be used. A member of
+        ``group`` itself counts as there if only its own element is used."""
         if value.kind in ("input", "const", "iota"):
             return -1
-        if group is not None and value.group == group.number and is_local(group, value, walk):
+        if value.group == group.number and is_local(group, value, walk):
             return value.group
-        if depth < MAX_INLINE and inlines(value, walk, domain):
-            walks = operand_walks(value, walk, domain)
+        if depth < MAX_INLINE and inlines(value, walk, group):
+            walks = operand_walks(value, walk, group.domain)
             if walks is not None:
                 latest = -1
                 for k, (ref, w) in enumerate(zip(value.operands, walks, strict=True)):
                     if value.kind == "window" and k == 0:
                         latest = max(latest, ref.value.group + 1)
                     else:
-                        latest = max(latest, self.ready(ref.value, w, domain, group, depth + 1))
+                        latest = max(latest, self.ready(ref.value, w, group, depth + 1))
                 return latest
         return value.group + 1
 
@@ -124,7 +139,7 @@ class Grouper:
                 ready = ref.value.group + 1
             else:
                 walk = Walk(embedded(group, ref.layout.strides, row), ref.layout.offset)
-                ready = self.ready(ref.value, walk, group.domain, group)
+                ready = self.ready(ref.value, walk, group)
             if ready > group.number:
                 return False
         return True

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "TILE",
     "ArgFold",
     "Axis",
     "Compute",
@@ -39,6 +40,10 @@ __all__ = [
     "check_kernel",
     "format_kernel",
 ]
+
+
+TILE = 512
+"""Elements of a lane axis that one parallel iteration works on side by side."""
 
 
 @dataclass(frozen=True, slots=True)

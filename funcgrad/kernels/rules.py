@@ -16,13 +16,15 @@ from ..core.layout import Layout
 from ..core.staging import stage
 from ..util import prod
 from .affine import Walk, compose
-from .graph import INDEX, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
+from .graph import CHEAP_WEIGHT, INDEX, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
 
 __all__ = ["RULES", "identity_of"]
 
 BLOCK = 8192
 """Elements that one block of a large reduction folds; results do not depend on who computes which block."""
 BLOCKED_FROM = 1 << 16
+UNROLLED = 4
+"""Elements up to which a fold is written out."""
 
 _BOOL_MONOIDS = {"add": "or", "mul": "and", "max": "or", "min": "and"}
 
@@ -82,9 +84,28 @@ def reduce_values(b: GraphBuilder, monoid: str, ref: Ref, axes: Sequence[int], o
     kept_axes = [int(number[a]) for a in axes if shape[a] != 1]
     if not kept_axes:
         return b.view(ref, lambda x: x.reshape(out_shape))
+    if prod([layout.shape[a] for a in kept_axes]) <= UNROLLED and _cheap(ref.value):
+        return _unrolled(b, monoid, ref, axes, out_shape)
     narrow = Ref(ref.value, layout)
     value = _blocked(b, monoid, narrow, sorted(kept_axes), dtype) or b.fold("fold", monoid, narrow, kept_axes, dtype)
     return b.whole(value, out_shape)
+
+
+def _cheap(value: Value) -> bool:
+    return not value.heavy and value.weight <= CHEAP_WEIGHT
+
+
+def _unrolled(b: GraphBuilder, monoid: str, ref: Ref, axes: Sequence[int], out_shape: tuple[int, ...]) -> Ref:
+    """A fold over a few elements as an expression, which fuses with whatever surrounds it."""
+    layout = ref.layout
+    kept = [a for a in range(len(layout.shape)) if a not in axes]
+    total: Ref | None = None
+    for place in np.ndindex(*[layout.shape[a] for a in axes]):
+        offset = layout.offset + sum([i * layout.strides[a] for i, a in zip(place, axes, strict=True)])
+        element = Ref(ref.value, Layout(out_shape, tuple([layout.strides[a] for a in kept]), offset))
+        total = element if total is None else b.map(monoid, [total, element], ref.value.dtype, out_shape)
+    assert total is not None
+    return total
 
 
 def _blocked(b: GraphBuilder, monoid: str, ref: Ref, axes: list[int], dtype: np.dtype[Any]) -> Value | None:

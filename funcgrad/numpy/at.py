@@ -46,7 +46,7 @@ def _value(name: str, x: Any, v: Any, shape: tuple[int, ...], exact: bool) -> An
     own, dtype = aval_of(v), aval_of(x).dtype
     if own.dtype.kind == "c" and dtype.kind != "c":
         raise TypeError(f"{name}: complex values do not go into an array of dtype {dtype.name}; take .real first")
-    if exact and not own.weak_type and not np.can_cast(own.dtype, dtype, "same_kind") or (
+    if (exact and not own.weak_type and not np.can_cast(own.dtype, dtype, "same_kind")) or (
         exact and own.weak_type and own.dtype.kind == "f" and dtype.kind not in "fc"
     ):
         raise TypeError(

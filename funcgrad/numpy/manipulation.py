@@ -462,7 +462,7 @@ def _pad_widths(pad_width: Any, rank: int) -> list[tuple[int, int]]:
 
 def _pad_constant(x: Any, widths: Sequence[tuple[int, int]], values: Any) -> Any:
     dtype, rank = aval_of(x).dtype, len(shape_of(x))
-    if np.ndim(values) == 0 or isinstance(values, Tracer) and not values.ndim:
+    if np.ndim(values) == 0 or (isinstance(values, Tracer) and not values.ndim):
         return sh.pad(x, as_dtype(operand(values), dtype), [(lo, hi, 0) for lo, hi in widths])
     table = np.broadcast_to(np.asarray(values), (rank, 2))
     for axis, (lo, hi) in enumerate(widths):

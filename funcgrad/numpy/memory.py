@@ -180,11 +180,11 @@ class PendingWrite:
     __array__ = refuse
 
 
-_OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift divmod".split()
+_OPERATORS = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift", "divmod"]
 for _name in [
     *[f"__{p}{n}__" for n in _OPERATORS for p in ("", "r", "i")],
-    *[f"__{n}__" for n in "eq ne lt le gt ge neg pos abs invert bool float int complex index len iter".split()],
-    *[f"__{n}__" for n in "getitem setitem contains round".split()],
+    *[f"__{n}__" for n in ["eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "abs", "invert", "bool", "float", "int", "complex", "index", "len", "iter"]],
+    *[f"__{n}__" for n in ["getitem", "setitem", "contains", "round"]],
 ]:
     setattr(PendingWrite, _name, PendingWrite.refuse)
 PendingWrite.__hash__ = object.__hash__  # type: ignore[method-assign]

@@ -14,7 +14,7 @@ from ..core.avals import check_dtype
 from ..core.trace import Tracer, user_source
 from ..errors import TracerArrayError, ViewWriteError
 from ..ops.promotion import as_dtype
-from . import concretize, linalg, manipulation, protocols, reductions, selection
+from . import concretize, linalg, manipulation, ordering, protocols, reductions, selection
 from .dispatch import operand
 from .memory import clone, write
 
@@ -57,7 +57,7 @@ def _fill(self: Tracer, value: Any) -> None:
 
 
 def _sort(self: Tracer, axis: int = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> None:
-    write(self, selection.sort(self, axis))
+    write(self, ordering.sort(self, axis))
 
 
 def _put(self: Tracer, indices: Any, values: Any, mode: str = "raise") -> None:
@@ -115,7 +115,8 @@ METHODS: dict[str, Any] = {
         "sum", "prod", "mean", "var", "std", "min", "max", "argmin", "argmax", "all", "any", "cumsum", "cumprod")},
     **{name: getattr(manipulation, name) for name in ("ravel", "squeeze", "swapaxes", "take", "repeat")},
     **{name: getattr(linalg, name) for name in ("diagonal", "trace")},
-    **{name: getattr(selection, name) for name in ("argsort", "searchsorted", "nonzero", "partition", "argpartition")},
+    **{name: getattr(ordering, name) for name in ("argsort", "searchsorted", "partition", "argpartition")},
+    "nonzero": selection.nonzero,
     **{name: _refuse(name, instead) for name, instead in _REFUSED.items()},
 }  # fmt: skip
 

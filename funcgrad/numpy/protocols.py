@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ..core.avals import aval_of
 from ..core.trace import Tracer, user_source
 from ..errors import TracerIndexError
 from ..ops.operators import is_operand, power
 from ..ops.structural import reshape, shape_of
 from . import reductions
 from .at import At, updated
-from .dispatch import IMPLEMENTATIONS, contains_tracer, operand, public_name, unsupported
+from .dispatch import IMPLEMENTATIONS, operand, public_name, unsupported
 from .indexing import plan_index, view_or_read
 from .memory import PendingWrite, clone, is_view, view_base, write
 from .ufuncs import SOLE_OWNER_REFERENCES, call_ufunc, is_inplace_operator, store

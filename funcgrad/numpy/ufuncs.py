@@ -257,7 +257,7 @@ def _finish(ufunc: np.ufunc, result: Any, out: Any, where: Any, casting: str, in
 def is_inplace_operator(frame: Any) -> bool:
     """Whether the frame is executing ``a += b`` or its like, so that the result is bound to ``a`` again."""
     code = frame.f_code.co_code
-    return bool(_BINARY_OP == code[frame.f_lasti] and code[frame.f_lasti + 1] >= _FIRST_INPLACE)
+    return bool(code[frame.f_lasti] == _BINARY_OP and code[frame.f_lasti + 1] >= _FIRST_INPLACE)
 
 
 def _opcodes() -> tuple[int, int]:

@@ -318,7 +318,7 @@ def _real_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 real_p = unary(
     "real",
-    lambda x: np.real(x).copy(),
+    lambda x: np.array(np.real(x)),
     jvp=lambda t, y, x: real(t),
     transpose=lambda ct, x: (complex_(ct, ct * 0),),
     kinds="c",
@@ -326,7 +326,7 @@ real_p = unary(
 )
 imag_p = unary(
     "imag",
-    lambda x: np.imag(x).copy(),
+    lambda x: np.array(np.imag(x)),
     jvp=lambda t, y, x: imag(t),
     transpose=lambda ct, x: (complex_(ct * 0, -ct),),
     kinds="c",

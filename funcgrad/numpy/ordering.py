@@ -1,0 +1,105 @@
+"""Sorting, and what is found by comparing with sorted values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..core.trace import Tracer
+from ..ops import sort as so
+from ..ops.shape import rev
+from ..ops.structural import reshape, shape_of
+from ..util import canonicalize_axis
+from ..util import prod as int_prod
+from .dispatch import implements, operand
+from .selection import where
+
+__all__ = [
+    "argpartition", "argsort", "digitize", "histogram", "lexsort", "partition", "searchsorted", "sort",
+]  # fmt: skip
+
+
+@implements(np.sort, extras=("descending",))
+def sort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None, descending: bool = False) -> Any:
+    """Sorted along an axis, NaN last."""
+    x = operand(a)
+    if axis is None:
+        x, axis = reshape(x, (int_prod(shape_of(x)),)), 0
+    result = so.sort(x, axis)
+    return rev(result, (canonicalize_axis(axis, len(shape_of(x))),)) if descending else result
+
+
+@implements(np.argsort, extras=("descending",))
+def argsort(
+    a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None, descending: bool = False
+) -> Any:
+    """Indices that sort along an axis, stably."""
+    x = operand(a)
+    if axis is None:
+        x, axis = reshape(x, (int_prod(shape_of(x)),)), 0
+    return so.argsort(x, axis, descending)
+
+
+@implements(np.partition)
+def partition(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None) -> Any:
+    """Sorted along an axis, which is one of the orders that ``np.partition`` may give."""
+    return sort(a, axis)
+
+
+@implements(np.argpartition)
+def argpartition(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None) -> Any:
+    """Indices that sort along an axis."""
+    return argsort(a, axis)
+
+
+@implements(np.lexsort)
+def lexsort(keys: Any, axis: int = -1) -> Any:
+    """Indices that sort by several keys, the last the primary one."""
+    xs = list(operand(keys)) if not isinstance(keys, (tuple, list)) else [operand(k) for k in keys]
+    shape = shape_of(xs[0])
+    axis = canonicalize_axis(axis, len(shape))
+    position = np.broadcast_to(
+        np.arange(shape[axis]).reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape
+    )
+    return so.sort([*xs[::-1], position], axis, num_keys=len(xs))[-1]
+
+
+@implements(np.searchsorted)
+def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None, **unused: Any) -> Any:
+    """Where to insert values so that a sorted array stays sorted."""
+    x, v = operand(a), operand(v)
+    if side not in ("left", "right"):
+        raise ValueError(f"searchsorted: side must be 'left' or 'right', found {side!r}")
+    x = x if sorter is None else np.take(x, sorter)
+    before = np.less if side == "left" else np.less_equal
+    return np.sum(before(x, np.expand_dims(v, -1)), axis=-1)
+
+
+@implements(np.digitize)
+def digitize(x: Any, bins: Any, right: bool = False) -> Any:
+    """The bin each value falls into; static bins may also descend."""
+    if isinstance(bins, Tracer):
+        return searchsorted(bins, x, "left" if right else "right")
+    bins = np.asarray(bins)
+    if len(bins) > 1 and bins[0] > bins[-1]:
+        return len(bins) - searchsorted(bins[::-1], x, "right" if right else "left")
+    return searchsorted(bins, x, "left" if right else "right")
+
+
+@implements(np.histogram)
+def histogram(a: Any, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None) -> Any:
+    """Counts (or sums of weights) in bins, and the edges of the bins."""
+    x = np.ravel(operand(a))
+    if np.ndim(bins) == 0 and not isinstance(bins, Tracer):
+        low, high = (np.min(x), np.max(x)) if range is None else range
+        edges = np.linspace(low, high, int(bins) + 1)
+    else:
+        edges = operand(bins)
+    n = shape_of(edges)[0] - 1
+    index = np.subtract(searchsorted(edges, x, "right"), 1)
+    index = where(np.equal(x, edges[-1]), n - 1, index)
+    inside = np.logical_and(np.greater_equal(x, edges[0]), np.less_equal(x, edges[-1]))
+    hit = np.logical_and(np.equal(np.expand_dims(index, 0), np.arange(n)[:, None]), inside)
+    counts = np.sum(hit, axis=1) if weights is None else np.matmul(np.multiply(hit, 1.0), np.ravel(operand(weights)))
+    return (counts / np.diff(edges) / np.sum(counts) if density else counts), edges

@@ -1,0 +1,77 @@
+"""JAX as an oracle (bench extra): the same function text under both libraries, values and derivatives compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import funcgrad as fg
+
+jax = pytest.importorskip("jax", reason="JAX is an oracle, installed with the bench extra only")
+jnp = pytest.importorskip("jax.numpy", reason="JAX is an oracle, installed with the bench extra only")
+
+
+@pytest.fixture(autouse=True)
+def _double_precision():
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+REAL = {
+    "softmax entropy": lambda np: lambda x: -np.sum(
+        np.exp(x) / np.sum(np.exp(x)) * np.log(np.exp(x) / np.sum(np.exp(x)))
+    ),
+    "power": lambda np: lambda x: np.sum(np.abs(x) ** 1.7 + x**3 - 2.0**x),
+    "quotients": lambda np: lambda x: np.sum(np.arctan2(x, x[::-1] + 3) / (1 + x**2)),
+    "norm": lambda np: lambda x: np.linalg.norm(x) * np.linalg.norm(x, 1),
+    "einsum": lambda np: lambda x: np.einsum("i,j,ij->", x, np.sin(x), np.outer(x, np.cos(x))),
+    "sorting": lambda np: lambda x: np.sum(np.sort(x) * np.arange(1.0, 7.0)),
+    "cumulative": lambda np: lambda x: np.sum(np.cumsum(np.sin(x)) * np.cumprod(np.cos(x))),
+    "maxima": lambda np: lambda x: np.max(x) * np.min(x) + np.sum(np.maximum(x, 0.3)) + np.prod(x),
+    "indexing": lambda np: lambda x: np.sum(x[np.array([0, 0, 3, 5])] ** 2) + x[-1] * x[2:5].sum(),
+    "where": lambda np: lambda x: np.sum(np.where(x > 0, np.sqrt(np.abs(x)), x**2)),
+    "moments": lambda np: lambda x: np.var(x) + np.std(x, ddof=1) + np.mean(x**3),
+    "matrix": lambda np: lambda x: np.sum(np.tanh(x.reshape(2, 3) @ x.reshape(3, 2))) + np.trace(np.outer(x, x)),
+    "clip and round": lambda np: lambda x: np.sum(np.clip(x, -0.5, 0.5) * np.round(3 * x)),
+    "hyperbolic": lambda np: lambda x: np.sum(np.arcsinh(x) + np.log1p(np.cosh(x)) * np.expm1(-np.abs(x))),
+    "stacking": lambda np: lambda x: np.sum(np.concatenate([x[:2], np.stack([x, x**2])[1, 2:]]) * np.flip(x)),
+    "padding": lambda np: lambda x: np.sum(np.pad(x.reshape(2, 3), ((1, 0), (0, 2)), mode="constant") ** 3),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_functions(name, rng) -> None:
+    x, v = rng.normal(size=(2, 6))
+    ours, theirs = REAL[name](np), REAL[name](jnp)
+    checks = {
+        "value": (ours(x), theirs(x)),
+        "gradient": (fg.grad(ours)(x), jax.grad(theirs)(x)),
+        "jitted gradient": (fg.jit(fg.grad(ours))(x), jax.grad(theirs)(x)),
+        "jvp": (fg.jvp(ours, (x,), (v,))[1], jax.jvp(theirs, (x,), (v,))[1]),
+        "hessian": (fg.hessian(ours)(x), jax.hessian(theirs)(x)),
+        "jitted hessian": (fg.jit(fg.hessian(ours))(x), jax.hessian(theirs)(x)),
+    }
+    for what, (found, expected) in checks.items():
+        np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9, err_msg=what)
+
+
+COMPLEX = {
+    "real part": lambda np: lambda w: np.real(w * w),
+    "modulus": lambda np: lambda w: np.abs(w) ** 2,
+    "exponential": lambda np: lambda w: np.real(np.exp(1j * w) * np.conj(w)),
+    "logarithm": lambda np: lambda w: np.real(np.log(w) * np.sqrt(w)),
+    "quotient": lambda np: lambda w: np.imag((1 + w) / (w * w + 2j)),
+    "power": lambda np: lambda w: np.real(w ** (0.3 + 1j)),
+    "tanh": lambda np: lambda w: np.abs(np.tanh(w) * np.sin(w)),
+}
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex_gradients_follow_the_same_convention(name) -> None:
+    z = 1.2 - 0.7j
+    ours, theirs = COMPLEX[name](np), COMPLEX[name](jnp)
+    expected = jax.grad(theirs)(z)
+    np.testing.assert_allclose(fg.grad(ours)(z), expected, rtol=1e-12)
+    np.testing.assert_allclose(fg.jit(fg.grad(ours))(z), expected, rtol=1e-12)
