@@ -13,7 +13,7 @@ Names are JAX's, arrays and dtypes NumPy's, compiled code Numba's.
 
 from __future__ import annotations
 
-from . import numpy, tree, tree_util
+from . import flatten_util, lax, nn, numpy, scipy, tree, tree_util
 from ._version import __version__
 from .control.checkpoint import checkpoint
 from .core.avals import FLOAT0 as float0
@@ -47,6 +47,7 @@ __all__ = [
     "checkpoint",
     "clear_caches",
     "eval_shape",
+    "flatten_util",
     "float0",
     "get_num_threads",
     "grad",
@@ -55,11 +56,14 @@ __all__ = [
     "jacrev",
     "jit",
     "jvp",
+    "lax",
     "linear_transpose",
     "linearize",
     "make_jaxpr",
+    "nn",
     "numpy",
     "remat",
+    "scipy",
     "set_num_threads",
     "tree",
     "tree_util",

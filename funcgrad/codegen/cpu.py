@@ -69,6 +69,7 @@ class _Printer:
         self.pre: list[list[str]] = [[] for _ in self.outer]
         self.body: list[str] = []
         self.arrays: dict[str, tuple[str, int]] = {}
+        self.reloads: dict[str, Load] = {}
         self._user_nest: dict[int, list[tuple[int, str]]] = {}
 
     # -- the whole
@@ -205,6 +206,10 @@ class _Printer:
 
     def _find_arrays(self) -> None:
         made: dict[str, int] = {}
+        plain = {
+            s.dst: s for stage in self.kernel.stages if not stage.inner for s in stage.body
+            if isinstance(s, Load) and not s.indices and self.kernel.operands[s.operand].role == "in"
+        }  # fmt: skip
         lane = 1 << (self.lane or 0)
         loop = 0
         for stage in self.kernel.stages:
@@ -212,7 +217,10 @@ class _Printer:
             for s in stage.body:
                 for name in reads(s):
                     if made.get(name, loop) != loop and self.masks[name] & lane:
-                        self._array(name)
+                        if name in plain:
+                            self.reloads[name] = plain[name]
+                        else:
+                            self._array(name)
                 if isinstance(s, (Fold, ArgFold)):
                     made[s.dst] = -1
                     self._array(s.dst)
@@ -241,6 +249,17 @@ class _Printer:
     def _get(self, name: str) -> str:
         array, scope = self.arrays[name]
         return f"{name} = load_{self._array_kind(name)}({array}, j, {scope})"
+
+    def _fetch(self, name: str, here: set[str], nest: Sequence[tuple[int, str]]) -> list[str]:
+        """A value of another loop over the lane, if ``name`` is one: from its array or, if it was loaded, again."""
+        if name in here or (name not in self.arrays and name not in self.reloads):
+            return []
+        here.add(name)
+        again = self.reloads.get(name)
+        if again is None:
+            return [self._get(name)]
+        self._note(again.operand, list(nest))
+        return self._plain(again, nest)
 
     def _put(self, name: str, value: str) -> str:
         array, scope = self.arrays[name]
@@ -331,11 +350,12 @@ class _Printer:
         """Statements of one loop: row values of other loops are fetched, those wanted elsewhere stored."""
         lines: list[str] = []
         here: set[str] = set()
+        wanted = {name for s in statements for name in reads(s)}
         for s in statements:
+            if not isinstance(s, Store) and s.dst in self.reloads and s.dst not in wanted:
+                continue
             for name in reads(s):
-                if name in self.arrays and name not in here:
-                    lines.append(self._get(name))
-                    here.add(name)
+                lines += self._fetch(name, here, nest)
             lines += self._plain(s, nest)
             if not isinstance(s, Store):
                 here.add(s.dst)
@@ -477,9 +497,8 @@ class _Printer:
         folded = {s.dst for s in statements if isinstance(s, (Fold, ArgFold))}
         for s in statements:
             for name in reads(s):
-                if name in self.arrays and name not in here and name not in folded:
-                    lines.append(self._get(name))
-                    here.add(name)
+                if name not in folded:
+                    lines += self._fetch(name, here, nest)
             if isinstance(s, Fold):
                 lines += self._fold(s, split)
             elif isinstance(s, ArgFold):

@@ -76,9 +76,21 @@ def inlines(value: Value, walk: Walk, group: Group) -> bool:
         return False
     if not value.heavy and value.weight <= CHEAP_WEIGHT:
         return True
-    if value.uses > 1 or value.weight > MAX_INLINE:
+    if value.weight > MAX_INLINE or not _used_once(value):
         return False
     return not value.shape or _computed_once(walk, group)
+
+
+def _used_once(value: Value) -> bool:
+    """Whether all that is made of ``value`` passes through one use of one value of its group."""
+    for _ in range(MAX_INLINE):
+        if value.uses == 1:
+            return True
+        meeting = value.meeting
+        if meeting is None or meeting.group != value.group:
+            return False
+        value = meeting
+    return False
 
 
 def _computed_once(walk: Walk, group: Group) -> bool:

@@ -49,10 +49,11 @@ class Ref(NamedTuple):
 
 
 class Value:
-    """See the module's text. ``uses`` counts refs from other values, outputs and steps."""
+    """See the module's text. ``uses`` counts refs from other values, outputs and steps; ``meeting`` is the nearest
+    value through which everything made of this one passes."""
 
     __slots__ = (
-        "axes", "block", "call", "consumers", "dtype", "fn", "group", "heavy", "home", "index", "kind", "mode",
+        "axes", "block", "call", "consumers", "dtype", "fn", "group", "heavy", "home", "index", "kind", "meeting", "mode",
         "operands", "params", "parts", "readers", "shape", "stored", "uses", "weight",
     )  # fmt: skip
 
@@ -77,6 +78,7 @@ class Value:
         self.stored = False
         self.group = -1
         self.consumers = -1
+        self.meeting: Value | None = None
 
     @property
     def size(self) -> int:
@@ -281,7 +283,37 @@ def build_graph(
         taken.add(value.index)
         value.uses += 1
         outputs.append(value)
+    find_meetings(b.order, outputs)
     return Graph(inputs, b.constants, b.order, outputs, b.flops)
+
+
+_MEETING_STEPS = 24
+
+
+def find_meetings(order: Sequence[Value | Call], outputs: Sequence[Value]) -> None:
+    """Set ``meeting``: immediate post-dominators, sought a few steps far."""
+    nowhere = Value("const", (), INDEX, 1 << 60)
+    for value in outputs:
+        value.meeting = nowhere
+    for item in reversed(order):
+        user = nowhere if isinstance(item, Call) or item.kind != "map" else item
+        for ref in item.operands:
+            found = ref.value.meeting
+            ref.value.meeting = user if found is None else _meet(found, user, nowhere)
+    for item in order:
+        if isinstance(item, Value) and item.meeting is nowhere:
+            item.meeting = None
+
+
+def _meet(a: Value, b: Value, nowhere: Value) -> Value:
+    for _ in range(_MEETING_STEPS):
+        if a is b:
+            return a
+        if a.index < b.index:
+            a = a.meeting or nowhere
+        else:
+            b = b.meeting or nowhere
+    return a if a is b else nowhere
 
 
 def kept_params(fn: str, params: dict[str, Any]) -> tuple[tuple[str, Any], ...]:

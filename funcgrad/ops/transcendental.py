@@ -10,7 +10,6 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from ..core.avals import aval_of
 from .elementwise import eq, mul_no_nan, select
@@ -41,40 +40,43 @@ acosh_p = unary("acosh", np.arccosh, jvp=lambda t, y, x: mul_no_nan(t, rsqrt((x 
 atanh_p = unary("atanh", np.arctanh, jvp=lambda t, y, x: mul_no_nan(t, 1 / (1 - x * x)), domain=(-0.9, 0.9))
 
 
-def _logistic(x: Any) -> Any:
-    if np.asarray(x).dtype.kind == "c":
-        return 1 / (1 + np.exp(-x))
-    return special.expit(x)
-
-
-def _typed(fun: Any) -> Any:
-    """SciPy computes float16 in float32 and may return Python's idea of a scalar: keep the operand's dtype."""
+def _special(name: str) -> Any:
+    """A function of SciPy in the operand's dtype (SciPy widens float16), imported when it is first called: the import
+    costs more than all of this package's."""
 
     def impl(*xs: Any) -> Any:
+        from scipy import special
+
         dtype = np.asarray(xs[0]).dtype
         wide = [np.asarray(x, np.float32) if dtype == np.float16 else x for x in xs]
-        return np.asarray(fun(*wide)).astype(dtype, copy=False)
+        return np.asarray(getattr(special, name)(*wide)).astype(dtype, copy=False)
 
     return impl
 
 
-logistic_p = unary("logistic", _typed(_logistic), jvp=lambda t, y, x: t * (y * (1 - y)))
+def _logistic(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x)) if np.asarray(x).dtype.kind == "c" else _expit(x)
+
+
+_expit, _digamma, _gamma, _zeta = (_special(f) for f in ("expit", "digamma", "gamma", "zeta"))
+
+logistic_p = unary("logistic", _logistic, jvp=lambda t, y, x: t * (y * (1 - y)))
 sqrt_p = unary("sqrt", np.sqrt, jvp=lambda t, y, x: mul_no_nan(t, 0.5 / y), domain=(0.2, 3))
 rsqrt_p = unary("rsqrt", lambda x: 1 / np.sqrt(x), jvp=lambda t, y, x: mul_no_nan(t, -0.5 * y / x), domain=(0.2, 3))
 cbrt_p = unary("cbrt", np.cbrt, jvp=lambda t, y, x: mul_no_nan(t, 1 / (3 * y * y)), kinds="f", domain=(0.2, 3))
 
-erf_p = unary("erf", _typed(special.erf), jvp=lambda t, y, x: t * (2 / _SQRT_PI * exp(-x * x)), kinds="f")
-erfc_p = unary("erfc", _typed(special.erfc), jvp=lambda t, y, x: t * (-2 / _SQRT_PI * exp(-x * x)), kinds="f")
+erf_p = unary("erf", _special("erf"), jvp=lambda t, y, x: t * (2 / _SQRT_PI * exp(-x * x)), kinds="f")
+erfc_p = unary("erfc", _special("erfc"), jvp=lambda t, y, x: t * (-2 / _SQRT_PI * exp(-x * x)), kinds="f")
 erf_inv_p = unary(
     "erf_inv",
-    _typed(special.erfinv),
+    _special("erfinv"),
     jvp=lambda t, y, x: mul_no_nan(t, _SQRT_PI / 2 * exp(y * y)),
     kinds="f",
     domain=(-0.9, 0.9),
 )
-lgamma_p = unary("lgamma", _typed(special.gammaln), jvp=lambda t, y, x: t * digamma(x), kinds="f", domain=(0.5, 4))
+lgamma_p = unary("lgamma", _special("gammaln"), jvp=lambda t, y, x: t * digamma(x), kinds="f", domain=(0.5, 4))
 digamma_p = unary(
-    "digamma", _typed(special.digamma), jvp=lambda t, y, x: t * polygamma(_one(x), x), kinds="f", domain=(0.5, 4)
+    "digamma", _special("digamma"), jvp=lambda t, y, x: t * polygamma(_one(x), x), kinds="f", domain=(0.5, 4)
 )
 
 
@@ -83,12 +85,15 @@ def _one(x: Any) -> Any:
 
 
 def _polygamma(n: Any, x: Any) -> Any:
-    return special.polygamma(np.asarray(n).astype(np.int64), x)
+    """By the Hurwitz zeta function, as SciPy's own, which takes integers ``n`` only as Python ones."""
+    n = np.asarray(n)
+    sign = 1 - 2 * np.mod(n + 1, 2)
+    return np.where(n == 0, _digamma(x), sign * _gamma(n + 1) * _zeta(n + 1, x))
 
 
 polygamma_p = binary(
     "polygamma",
-    _typed(_polygamma),
+    _polygamma,
     jvp=(None, lambda t, z, n, x: t * polygamma(n + 1, x)),
     kinds="f",
     domain=((1, 1), (0.5, 4)),

@@ -41,7 +41,7 @@ class Row:
         self.args = args
         self.params = params
         constant = CONSTANT_OPERANDS.get(primitive.name, ())
-        self.active = [k for k, x in enumerate(args) if np.asarray(x).dtype.kind in "fc" and k not in constant]
+        self.active = [k for k, x in enumerate(args) if aval_of(x).dtype.kind in "fc" and k not in constant]
 
     def all_results(self, *args: Any) -> list[Any]:
         out = self.primitive.bind(*args, **self.params)
