@@ -85,4 +85,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a terminal that has no µ is no reason to stop
     sys.exit(main())

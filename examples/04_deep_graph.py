@@ -90,4 +90,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a terminal without Greek letters and squares is no reason to stop
     sys.exit(main())

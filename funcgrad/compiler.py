@@ -1,6 +1,5 @@
-"""The composition root of compilation: a jaxpr becomes a program of native kernels.
+"""The composition root of compilation: a flat jaxpr becomes a program of native kernels.
 
-    optimize       jaxpr -> jaxpr: inline, simplify, share, drop
     build_graph    equations -> values seen through layouts
     form_groups    values -> groups that share a kernel
     build_steps    groups -> kernels and their integer tables
@@ -17,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from .codegen.cpu import kernel_source, namespace_for, namespace_key
+from .codegen.cpu import MACHINE_CODE, kernel_source, namespace_for
 from .codegen.scalar import native
 from .core.jaxpr import ClosedJaxpr
 from .core.layout import Layout
@@ -33,8 +32,7 @@ from .kernels.ir import Kernel, check_kernel
 from .kernels.pipeline import build_steps
 from .kernels.plan import MemoryPlan, make_plan
 from .kernels.rules import RULES
-from .passes.pipeline import optimize
-from .runtime.compile import CompiledKernel, compile_kernel
+from .runtime.compile import CompiledKernel, compile_kernel, fingerprint
 from .runtime.executor import ARRAY, SCALAR, Program, Step
 from .runtime.host import Operand, host_step
 from .runtime.libraries import Matrix, gemm_step
@@ -65,7 +63,6 @@ class Lowered:
 
 def lower_jaxpr(closed: ClosedJaxpr) -> Lowered:
     """The kernels of a program, as text, without compiling them."""
-    closed = optimize(closed)
     graph = build_graph(closed, RULES, native)
     steps = build_steps(graph, form_groups(graph))
     sources: list[str] = []
@@ -153,7 +150,7 @@ def compile_jaxpr(closed: ClosedJaxpr) -> Executable:
         if number in plan.elided:
             continue
         if isinstance(step, Launch):
-            kernel = compile_kernel(source, "kernel", partial(namespace_for, source), namespace_key())
+            kernel = compile_kernel(source, "kernel", partial(namespace_for, source), _namespace_key())
             kernels.append(kernel)
             rows.append(_launch_row(step, kernel.address, plan))
         elif step.kind == "gemm":
@@ -170,6 +167,11 @@ def compile_jaxpr(closed: ClosedJaxpr) -> Executable:
         [ARRAY if a.shape else SCALAR for a in closed.in_avals],
     )
     return Executable(lowered, program, kernels, plan)
+
+
+@cache
+def _namespace_key() -> str:
+    return fingerprint(MACHINE_CODE)
 
 
 def _launch_row(launch: Launch, address: int, plan: MemoryPlan) -> Step:

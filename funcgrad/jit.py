@@ -296,8 +296,10 @@ class JitFunction:
         positions = {p % len(args) for p in self._static_argnums if -len(args) <= p < len(args)}
         named = {k: v for k, v in kwargs.items() if k in self._static_argnames}
         fixed = {p: args[p] for p in positions}
-        for where, value in [*fixed.items(), *named.items()]:
-            _check_hashable(self._fun, where, value)
+        for position, value in fixed.items():
+            _check_hashable(self._fun, f"at position {position}", value)
+        for name, value in named.items():
+            _check_hashable(self._fun, repr(name), value)
         fun = _WithStatic(self._fun, len(args), fixed, named)
         dynamic = tuple([x for p, x in enumerate(args) if p not in positions])
         rest = {k: v for k, v in kwargs.items() if k not in named}
@@ -355,11 +357,10 @@ def _frozen(const: Any) -> Any:
     return const.copy() if isinstance(const, np.ndarray) else const
 
 
-def _check_hashable(fun: Callable[..., Any], where: int | str, value: Any) -> None:
+def _check_hashable(fun: Callable[..., Any], name: str, value: Any) -> None:
     try:
         hash(value)
     except TypeError:
-        name = repr(where) if isinstance(where, str) else f"at position {where}"
         what = "an array" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
         raise ValueError(
             f"jit: the static argument {name} of {getattr(fun, '__name__', fun)} is {what}, which is not hashable. "
@@ -426,7 +427,7 @@ def jit(
     >>> f(np.array([0.0, 1.0]))
     array([1., 1.])
     """
-    options = {
+    options: dict[str, Any] = {
         "static_argnums": static_argnums,
         "static_argnames": static_argnames,
         "donate_argnums": donate_argnums,

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +39,10 @@ from ..kernels.ir import (
     value_axes,
 )
 from ..kernels.rules import identity_of
-from ..runtime.compile import fingerprint
-from . import basic, vecmath
+from . import basic, memory, vecmath
 from .scalar import Writer, literal, scalar_expression, suffix
 
-__all__ = ["kernel_source", "namespace_for", "namespace_key"]
+__all__ = ["MACHINE_CODE", "kernel_source", "namespace_for"]
 
 SUM_BLOCK = 2048
 """Floats that are summed in one go; partial sums of blocks keep long sums as accurate as pairwise ones."""
@@ -571,30 +569,22 @@ def _indent(lines: Iterable[str], depth: int) -> list[str]:
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
 
 
-@cache
-def _memory() -> dict[str, Any]:
-    from .memory import memory_functions  # imports Numba
-
-    return memory_functions()
+MACHINE_CODE = sorted(
+    [Path(basic.__file__), Path(memory.__file__), *Path(vecmath.__file__).parent.glob("*.py")]
+)
+"""The files that define the names which sources use: what a kernel's text leaves out of the cache's key."""
 
 
 def namespace_for(source: str) -> dict[str, Any]:
     """The globals of a kernel's source. Imports Numba."""
     names: dict[str, Any] = {"inf": float("inf"), "nan": float("nan")}
-    memory = _memory()
+    known = memory.memory_functions()
     functions = vecmath.namespace()
     for word in set(_WORD.findall(source)):
-        if word in memory:
-            names[word] = memory[word]
+        if word in known:
+            names[word] = known[word]
         elif word in basic.BASIC:
-            names[word] = _memory()["basic_function"](word)
+            names[word] = memory.basic_function(word)
         elif word in vecmath.NAMES:
             names[word] = functions[word]
     return names
-
-
-@cache
-def namespace_key() -> str:
-    """Stands for the machine code behind those names in the cache's key."""
-    here = Path(__file__).parent
-    return fingerprint(sorted([here / "basic.py", here / "memory.py", *(here / "vecmath").glob("*.py")]))

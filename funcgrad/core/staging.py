@@ -21,17 +21,17 @@ __all__ = ["StageTrace", "StageTracer", "stage"]
 
 
 class StageTracer(Tracer):
-    __slots__ = ("source", "var")
+    __slots__ = ("source", "variable")
 
     def __init__(self, trace: StageTrace, var: Var, source: Source | None) -> None:
         self._trace = trace
         self._views = None
-        self.var = var
+        self.variable = var
         self.source = source
 
     @property
     def aval(self) -> ShapedArray:
-        return self.var.aval
+        return self.variable.aval
 
     def origin(self) -> str:
         where = f" at {self.source}" if self.source is not None else ""
@@ -39,7 +39,7 @@ class StageTracer(Tracer):
 
     def replace_with(self, other: Tracer) -> None:
         assert isinstance(other, StageTracer)
-        self.var = other.var
+        self.variable = other.variable
 
 
 class StageTrace(Trace):
@@ -57,7 +57,7 @@ class StageTrace(Trace):
 
     def atom(self, x: Any) -> Atom:
         if type(x) is StageTracer and x._trace is self:
-            return x.var
+            return x.variable
         if not isinstance(x, Tracer) and np.ndim(x) == 0:
             return Literal(x[()] if isinstance(x, np.ndarray) else x)
         var = self.constvars.get(id(x))
@@ -89,7 +89,7 @@ def stage(fun: Callable[..., Sequence[Any]], in_avals: Sequence[ShapedArray], na
     parent = STATE.trace
     trace = StageTrace(parent, name or getattr(fun, "__name__", ""))
     inputs = [trace.new_input(a) for a in in_avals]
-    invars = [t.var for t in inputs]  # kept apart: an in-place update rebinds the tracer, not the input
+    invars = [t.variable for t in inputs]  # kept apart: an in-place update rebinds the tracer, not the input
     STATE.trace = trace
     try:
         outs = fun(*inputs)

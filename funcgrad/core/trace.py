@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -176,6 +177,7 @@ class Source:
 
 
 _PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_NUMPY: Final = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
 _own_code: dict[str, bool] = {}
 
 
@@ -183,17 +185,17 @@ def _is_library(filename: str) -> bool:
     """Frames that are not the user's: this package and NumPy."""
     known = _own_code.get(filename)
     if known is None:
-        own = filename.startswith(_PACKAGE) or f"{os.sep}numpy{os.sep}" in filename or filename.startswith("<__array")
+        own = filename.startswith(_PACKAGE) or filename.startswith(_NUMPY) or filename.startswith("<__array")
         known = _own_code[filename] = own
     return known
 
 
 def user_source() -> Source | None:
     """The innermost line outside the package: where the user asked for the current operation."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if not _is_library(code.co_filename):
             return Source(code.co_filename, frame.f_lineno, code.co_name)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None

@@ -129,7 +129,7 @@ class Grouper:
         ``group`` itself counts as there if only its own element is used."""
         if value.kind in ("input", "const", "iota"):
             return -1
-        if value.group == group.number and is_local(group, value, walk):
+        if value.group == group.number and value.kind != "array" and is_local(group, value, walk):
             return value.group
         if depth < MAX_INLINE and inlines(value, walk, group):
             walks = operand_walks(value, walk, group.domain)

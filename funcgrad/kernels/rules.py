@@ -171,13 +171,15 @@ def _cumulate(b: GraphBuilder, eqn: Eqn, lower: L.Cumulate, refs: list[Ref]) -> 
 
 def _assemble(b: GraphBuilder, eqn: Eqn, lower: L.Assemble, refs: list[Ref]) -> Ref:
     aval = eqn.outvars[0].aval
-    pieces = lower.rule(*[a.aval for a in eqn.invars], **eqn.params)
+    pieces = [p for p in lower.rule(*[a.aval for a in eqn.invars], **eqn.params) if p.target.size]
+    if len(pieces) == 1:  # it covers everything
+        source = b.view(refs[pieces[0].operand], lambda layout: _through(pieces[0].source, layout))
+        if pieces[0].target == Layout.contiguous(aval.shape):
+            return Ref(source.value, unsqueezed(source.layout, aval.shape))
     array = b.new("array", squeeze_shape(aval.shape), aval.dtype)
     b.order.pop()
     covered = 0
     for piece in pieces:
-        if piece.target.size == 0:
-            continue
         source = b.view(refs[piece.operand], lambda layout, piece=piece: _through(piece.source, layout))
         part = b.copy(Ref(source.value, source.layout)).value
         part.home = Ref(array, squeeze(piece.target))
@@ -186,6 +188,12 @@ def _assemble(b: GraphBuilder, eqn: Eqn, lower: L.Assemble, refs: list[Ref]) -> 
         array.parts.append(part)
     b.order.append(array)
     return b.whole(array, aval.shape)
+
+
+def unsqueezed(layout: Layout, shape: tuple[int, ...]) -> Layout:
+    """A squeezed layout with its axes of extent 1 again."""
+    strides = iter(layout.strides)
+    return Layout(shape, tuple([0 if n == 1 else next(strides) for n in shape]), layout.offset)
 
 
 def _covered_after(covered: int, target: Layout, total: int) -> int:

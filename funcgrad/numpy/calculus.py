@@ -12,6 +12,7 @@ from ..ops.shape import rev, slice_in_dim
 from ..ops.structural import broadcast_to, reshape, shape_of
 from ..util import canonicalize_axis
 from .dispatch import implements, operand
+from .manipulation import take
 from .ordering import argsort, searchsorted
 from .selection import where
 
@@ -128,15 +129,15 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
     if period is not None:
         x, xp = np.remainder(x, period), np.remainder(xp, period)
         order = argsort(xp)
-        xp, fp = np.take(xp, order), np.take(fp, order)
+        xp, fp = take(xp, order), take(fp, order)
         xp = np.concatenate([xp[-1:] - period, xp, xp[:1] + period])
         fp = np.concatenate([fp[-1:], fp, fp[:1]])
     x, xp = promote_dtypes(x, xp, np.float64(0))[:2]
     n = shape_of(xp)[0]
     right_of = np.clip(searchsorted(xp, x, "right"), 1, max(n - 1, 1))
-    x0, f0 = np.take(xp, right_of - 1), np.take(fp, right_of - 1)
+    x0, f0 = take(xp, right_of - 1), take(fp, right_of - 1)
     hi = np.minimum(right_of, n - 1)
-    width, rise = np.take(xp, hi) - x0, np.take(fp, hi) - f0
+    width, rise = take(xp, hi) - x0, take(fp, hi) - f0
     width = where(np.equal(width, 0), 1.0, width)
     result = f0 + (x - x0) / width * rise
     below, above = (fp[0] if left is None else left), (fp[-1] if right is None else right)
@@ -150,7 +151,7 @@ def _correlation(x: Any, kernel: Any, mode: str) -> Any:
     n, m = shape_of(x)[0], shape_of(kernel)[0]
     padded = np.pad(x, m - 1)
     windows = np.arange(n + m - 1)[:, None] + np.arange(m)
-    full = np.matmul(np.take(padded, windows), kernel)
+    full = np.matmul(take(padded, windows), kernel)
     if mode == "full":
         return full
     if mode == "valid":

@@ -125,7 +125,7 @@ def _array(self: Tracer, dtype: Any = None, copy: Any = None) -> NoReturn:
         if self.dtype.kind not in "iu" and self.dtype.kind != "b":
             raise TracerIndexError(
                 f"{_where()}array[x] indexes a NumPy array by {describe(self)}. An index must be an integer: convert "
-                "it, i = x.astype(int), and write np.take(array, i, axis=0) or fg.at(array)[i].get()."
+                "it, i = x.astype(int), and write fg.numpy.take(array, i, axis=0) or fg.at(array)[i].get()."
             )
         if self.dtype.kind == "b":
             raise TracerIndexError(
@@ -134,7 +134,7 @@ def _array(self: Tracer, dtype: Any = None, copy: Any = None) -> NoReturn:
             )
         raise TracerIndexError(
             f"{_where()}array[i] indexes a NumPy array by {describe(self)}, which NumPy cannot do. "
-            "Write np.take(array, i, axis=0) or fg.at(array)[i].get()."
+            "Write fg.numpy.take(array, i, axis=0) or fg.at(array)[i].get()."
         )
     if opcode == "STORE_SUBSCR":
         _refuse_store(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ from ..ops.structural import shape_of
 from ..ops.structural import squeeze as _squeeze
 from ..ops.structural import transpose as _transpose
 from ..util import canonicalize_axes, canonicalize_axis
+from .at import at
 from .dispatch import implements, operand
+from .indexing import getitem
 from .memory import clone, mark_view
 from .ufuncs import store
 
@@ -353,7 +356,7 @@ def _split(ary: Any, sections: Any, axis: int, equal: bool) -> list[Any]:
     axis = canonicalize_axis(axis, len(shape_of(x)))
     cuts = _cuts(shape_of(x)[axis], sections, equal)
     pieces = []
-    for b, e in zip(cuts[:-1], cuts[1:], strict=True):
+    for b, e in pairwise(cuts):
         pieces.append(x[(slice(None),) * axis + (slice(b, e),)])
     return pieces
 
@@ -517,8 +520,8 @@ def take(
         index = np.minimum(np.maximum(index, 0), max(n - 1, 0))
     where = (slice(None),) * axis + (index,)
     if mode in ("raise", "wrap", "clip"):
-        return _into("take", x[where], out)
-    return _into("take", operand(x).at[where].get(mode=mode, fill_value=fill_value), out)
+        return _into("take", getitem(x, where), out)
+    return _into("take", at(x)[where].get(mode=mode, fill_value=fill_value), out)
 
 
 def _open_grid(shape: tuple[int, ...], indices: Any, axis: int) -> tuple[Any, ...]:
@@ -578,13 +581,15 @@ def insert(arr: Any, obj: Any, values: Any, axis: Any = None) -> Any:
     if isinstance(obj, Tracer):
         raise TypeError("insert: the positions must be static, for they give the shape; found a traced value")
     n = shape_of(x)[axis]
-    order = np.insert(np.arange(n), obj, -1)
+    v = as_dtype(operand(values), aval_of(x).dtype)
+    v = _expand_dims(v, range(len(shape_of(x)) - len(shape_of(v))))
+    count: Any = 1
+    if np.ndim(obj) == 0 and not isinstance(obj, slice):  # all values go to one position, by NumPy's rule
+        v = moveaxis(v, 0, axis)
+        count = shape_of(v)[axis]
+    order = np.insert(np.arange(n), obj, np.full(count, -1))
     new = order == -1
     count = int(new.sum())
-    v = as_dtype(operand(values), aval_of(x).dtype)
-    if np.ndim(obj) == 0 and not isinstance(obj, slice) and len(shape_of(v)) > 1:
-        v = moveaxis(v, 0, axis)  # NumPy's rule for a scalar position
-    target = [*shape_of(x)[:axis], count if len(shape_of(v)) else 1, *shape_of(x)[axis + 1 :]]
-    v = _broadcast_to(v, [*target[:axis], count, *target[axis + 1 :]])
+    v = _broadcast_to(v, [*shape_of(x)[:axis], count, *shape_of(x)[axis + 1 :]])
     order[new] = n + np.arange(count)
     return take(sh.concatenate([x, v], axis), order, axis)

@@ -13,6 +13,7 @@ from ..ops.structural import reshape, shape_of
 from ..util import canonicalize_axis
 from ..util import prod as int_prod
 from .dispatch import implements, operand
+from .manipulation import take
 from .selection import where
 
 __all__ = [
@@ -71,7 +72,7 @@ def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None, **unuse
     x, v = operand(a), operand(v)
     if side not in ("left", "right"):
         raise ValueError(f"searchsorted: side must be 'left' or 'right', found {side!r}")
-    x = x if sorter is None else np.take(x, sorter)
+    x = x if sorter is None else take(x, sorter)
     before = np.less if side == "left" else np.less_equal
     return np.sum(before(x, np.expand_dims(v, -1)), axis=-1)
 

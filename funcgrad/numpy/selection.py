@@ -17,6 +17,7 @@ from ..ops.promotion import as_dtype, promote_dtypes, result_type
 from ..ops.structural import broadcast_to, reshape, shape_of
 from ..util import prod as int_prod
 from .dispatch import implements, operand
+from .manipulation import take
 from .memory import mark_view
 from .ufuncs import store
 
@@ -156,7 +157,7 @@ def nonzero(a: Any, *, size: int | None = None, fill_value: Any = None) -> Any:
     results = np.unravel_index(np.arange(max(total, 1)), shape or (1,))
     fills = fill_value if isinstance(fill_value, (tuple, list)) else [0 if fill_value is None else fill_value] * len(shape)
     safe = np.minimum(position, max(total - 1, 0))
-    return tuple([where(found, np.take(r, safe), f) for r, f in zip(results, fills, strict=True)])
+    return tuple([where(found, take(r, safe), f) for r, f in zip(results, fills, strict=True)])
 
 
 def _value_dependent(numpy_function: Any, instead: str) -> Any:

@@ -81,6 +81,8 @@ def _between(x: Any, virtual: Any, method: str) -> Any:
     if method == "higher":
         return _at(x, high.astype(np.intp))
     a, b = _at(x, low.astype(np.intp)), _at(x, high.astype(np.intp))
+    if method == "median":
+        return np.where(np.equal(low, high), a, np.add(a, b) * 0.5)
     weight = np.subtract(virtual, low) if method == "linear" else np.multiply(np.not_equal(low, high), 0.5)
     weight = as_dtype(operand(weight), dtype)
     step = np.subtract(b, a)
@@ -89,7 +91,7 @@ def _between(x: Any, virtual: Any, method: str) -> Any:
 
 def _quantile(name: str, a: Any, q: Any, axis: Any, method: str, keepdims: Any, ignore_nan: bool, out: Any) -> Any:
     x, q = operand(a), operand(q)
-    if method not in _METHODS:
+    if method not in (*_METHODS, "median"):
         raise NotImplementedError(f"{name}: method {method!r} is not supported on traced values; take {', '.join(_METHODS)}")
     if not isinstance(q, Tracer) and not np.all((np.asarray(q) >= 0) & (np.asarray(q) <= 1)):
         raise ValueError(f"{name}: quantiles must be in the range [0, 1] (percentiles in [0, 100])")
@@ -145,7 +147,7 @@ def _median_function(numpy_function: Any, ignore_nan: bool) -> Any:
     name = numpy_function.__name__
 
     def median(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: Any = False) -> Any:
-        return _quantile(name, a, 0.5, axis, "midpoint", keepdims, ignore_nan, out)
+        return _quantile(name, a, 0.5, axis, "median", keepdims, ignore_nan, out)
 
     median.__name__ = median.__qualname__ = name
     return implements(numpy_function)(median)

@@ -94,10 +94,11 @@ def _float_power(x: Any, y: Any) -> Any:
 
 
 def _ldexp(x: Any, exponent: Any) -> Any:
-    half = ew.shift_right(exponent, _constant(exponent, 1))
-    rest = ew.sub(exponent, half)
     dtype = aval_of(x).dtype
-    for part in (half, rest):  # two steps, so that the power itself does not overflow
+    limit = exponent.dtype.type(int(np.finfo(dtype).maxexp) - 2)
+    for _ in range(3):  # three powers that are finite reach from the largest number to the smallest
+        part = ew.minimum(ew.maximum(exponent, -limit), limit)
+        exponent = ew.sub(exponent, part)
         x = ew.mul(x, tr.exp2(ew.convert_element_type(part, dtype)))
     return x
 

@@ -225,7 +225,7 @@ def binary(
         shape=_shape_rule(name, kinds, result),
         jvp=_operands_jvp(jvp) if isinstance(jvp, Sequence) else jvp,
         transpose=NotLinear() if transpose is None else operand_transposes(name, transpose, bilinear),
-        samples=binary_samples(domains, kinds),  # type: ignore[arg-type]
+        samples=binary_samples(domains, kinds),
     )
 
 

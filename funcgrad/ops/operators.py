@@ -47,14 +47,18 @@ def is_operand(x: Any) -> bool:
 
 def _forward(ufunc: np.ufunc, primitive: Primitive) -> Callable[[Any, Any], Any]:
     def operator(self: Any, other: Any) -> Any:
-        return apply_operator(ufunc, primitive, self, other) if is_operand(other) else NotImplemented
+        if is_operand(other):
+            return apply_operator(ufunc, primitive, self, other)
+        return ufunc(self, other) if isinstance(other, (list, tuple)) else NotImplemented
 
     return operator
 
 
 def _reflected(ufunc: np.ufunc, primitive: Primitive) -> Callable[[Any, Any], Any]:
     def operator(self: Any, other: Any) -> Any:
-        return apply_operator(ufunc, primitive, other, self) if is_operand(other) else NotImplemented
+        if is_operand(other):
+            return apply_operator(ufunc, primitive, other, self)
+        return ufunc(other, self) if isinstance(other, (list, tuple)) else NotImplemented
 
     return operator
 

@@ -219,7 +219,7 @@ class LinearFunction:
         for node in reversed(self.tape):
             primitive, outs = node.primitive, node.outs
             if primitive.multiple_results:
-                ct: Any = [pulled[o.index] for o in outs]
+                ct = [pulled[o.index] for o in outs]
                 if all([c is ZERO for c in ct]):
                     continue
                 for o in outs:
