@@ -154,8 +154,8 @@ def gelu(x: Any, approximate: bool = True) -> Any:
     """``x`` times the normal distribution function of ``x``, by default in its tanh approximation."""
     x = _float(x)
     if approximate:
-        cdf = 0.5 * (1.0 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-        return x * cdf
+        z = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+        return x * tr.logistic(2 * z)  # (1 + tanh(z)) / 2, without its cancellation where z is negative
     return 0.5 * x * tr.erfc(-x * math.sqrt(0.5))
 
 

@@ -20,7 +20,6 @@ from ..core.avals import aval_of
 from ..core.trace import Tracer
 from ..ops import elementwise as ew
 from ..ops import indexing as ix
-from ..ops.families import broadcast_shapes
 from ..ops.promotion import as_dtype
 from ..ops.structural import broadcast_to, reshape, shape_of
 from .dispatch import operand
@@ -40,6 +39,12 @@ def _mode(mode: Any, known: dict[Any, str]) -> str:
     return known[mode]
 
 
+def _fits(own: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether ``own`` broadcasts to ``shape``."""
+    tail = shape[len(shape) - len(own) :]
+    return len(own) <= len(shape) and all([n in (1, m) for n, m in zip(own, tail, strict=True)])
+
+
 def _value(name: str, x: Any, v: Any, shape: tuple[int, ...], exact: bool) -> Any:
     """``v`` in the dtype of ``x`` and broadcast to the indexed part; NumPy drops leading axes of extent 1 here."""
     v = operand(v)
@@ -56,7 +61,7 @@ def _value(name: str, x: Any, v: Any, shape: tuple[int, ...], exact: bool) -> An
     v = as_dtype(v, dtype)
     while len(shape_of(v)) > len(shape) and shape_of(v)[0] == 1:
         v = reshape(v, shape_of(v)[1:])
-    if len(shape_of(v)) > len(shape) or broadcast_shapes(name, [shape_of(v), shape]) != shape:
+    if not _fits(shape_of(v), shape):
         raise ValueError(
             f"could not broadcast input array from shape {shape_of(v)} into shape {shape}: {name} of the indexed part"
         )

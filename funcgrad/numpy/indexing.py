@@ -19,7 +19,6 @@ from ..core.trace import Tracer, user_source
 from ..errors import TracerIndexError
 from ..ops import elementwise as ew
 from ..ops.dynamic import dynamic_slice, dynamic_update_slice
-from ..ops.families import broadcast_shapes
 from ..ops.indexing import gather, scatter
 from ..ops.promotion import as_dtype
 from ..ops.shape import rev, strided_slice
@@ -258,7 +257,13 @@ def _is_array(entry: Any) -> bool:
 def _finished(reader: _Reader) -> Plan:
     arrays = reader.arrays
     if arrays:
-        common = broadcast_shapes("index", [shape_of(i) for i in arrays.values()])
+        try:
+            common = np.broadcast_shapes(*[shape_of(i) for i in arrays.values()])
+        except ValueError:
+            shapes = ", ".join([str(shape_of(i)) for i in arrays.values()])
+            raise IndexError(
+                f"shape mismatch: indexing arrays could not be broadcast together with shapes {shapes}"
+            ) from None
         arrays = {axis: broadcast_to(i, common) for axis, i in arrays.items()}
     return Plan(
         tuple(reader.shape), tuple(reader.starts), tuple(reader.counts), tuple(reader.steps), reader.dynamic, arrays,

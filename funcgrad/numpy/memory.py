@@ -137,6 +137,8 @@ def write(x: Tracer, new: Any) -> None:
     """
     base = view_base(x)
     if base is not None:
+        while (outer := view_base(base)) is not None:
+            base = outer
         raise ViewWriteError(
             f"at {user_source()}: an in-place write through {x._views.how} of a traced array {base.aval}. NumPy would "
             "change the array behind it; funcgrad does not follow views. Write to the array itself, "
