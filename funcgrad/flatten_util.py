@@ -33,9 +33,9 @@ def ravel_pytree(pytree: Any) -> tuple[Any, Callable[[Any], Any]]:
         pytree: a pytree of arrays and scalars.
 
     Returns:
-        The vector (of float64 if there are no leaves), and ``unravel``: from a vector of that length and dtype back to a
-        pytree of the same structure, shapes and dtypes. It raises ValueError for another shape and TypeError for another
-        dtype.
+        The vector (of float64 if there are no leaves), and ``unravel``: from a vector of that length and dtype back to
+        a pytree of the same structure, shapes and dtypes. It raises ValueError for another shape and TypeError for
+        another dtype.
     """
     leaves, treedef = tree.flatten(pytree)
     flat, unravel = _ravel_list(leaves)

@@ -324,8 +324,10 @@ def index_in_dim(operand: Any, index: int, axis: int = 0, keepdims: bool = True)
 # products, reductions, order --------------------------------------------------------------------------------------
 
 
-def dot_general(lhs: Any, rhs: Any, dimension_numbers: Any, precision: Any = None, preferred_element_type: Any = None) -> Any:
-    """Contract over ``((lhs_contract, rhs_contract), (lhs_batch, rhs_batch))``; ``precision`` is accepted and ignored."""
+def dot_general(
+    lhs: Any, rhs: Any, dimension_numbers: Any, precision: Any = None, preferred_element_type: Any = None
+) -> Any:
+    """Contract over ``((lhs_contract, rhs_contract), (lhs_batch, rhs_batch))``; ``precision`` is ignored."""
     if preferred_element_type is not None:
         dtype = np.dtype(preferred_element_type)
         lhs, rhs = as_dtype(lhs, dtype), as_dtype(rhs, dtype)
@@ -344,7 +346,7 @@ def batch_matmul(lhs: Any, rhs: Any, precision: Any = None) -> Any:
     """Products of matrices with the same leading axes."""
     rank = len(shape_of(lhs))
     if rank < 2 or len(shape_of(rhs)) != rank:
-        raise ValueError(f"batch_matmul: operands of equal dimension, at least 2; found {shape_of(lhs)}, {shape_of(rhs)}")
+        raise ValueError(f"batch_matmul: operands of equal rank, at least 2; found {shape_of(lhs)}, {shape_of(rhs)}")
     batch = tuple(range(rank - 2))
     return dot_general(lhs, rhs, (((rank - 1,), (rank - 2,)), (batch, batch)))
 
@@ -389,7 +391,8 @@ def _over_pytrees(fun: Callable[..., Any]) -> Callable[..., Any]:
     return apply
 
 
-psum, pmean, pmax, pmin = (_over_pytrees(f) for f in (collective.psum, collective.pmean, collective.pmax, collective.pmin))
+psum, pmean = _over_pytrees(collective.psum), _over_pytrees(collective.pmean)
+pmax, pmin = _over_pytrees(collective.pmax), _over_pytrees(collective.pmin)
 all_gather, all_to_all = _over_pytrees(collective.all_gather), _over_pytrees(collective.all_to_all)
 ppermute, pshuffle = _over_pytrees(collective.ppermute), _over_pytrees(collective.pshuffle)
 pswapaxes = _over_pytrees(collective.pswapaxes)

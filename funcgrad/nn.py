@@ -311,7 +311,7 @@ def softmax_cross_entropy_with_integer_labels(logits: Any, labels: Any, axis: in
     """``-log_softmax(logits)[labels]`` along ``axis``: one loss per example."""
     logits, labels = _float(logits), operand(labels)
     if aval_of(labels).dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, found dtype {aval_of(labels).dtype.name}; for weights of classes use "
+        raise TypeError(f"labels must be integers, found dtype {aval_of(labels).dtype.name}; for class weights use "
                         "softmax_cross_entropy")  # fmt: skip
     rest = list(shape_of(logits))
     del rest[canonicalize_axis(axis, len(shape_of(logits)))]

@@ -1,4 +1,5 @@
 """Activations, the softmax family, special functions, ravel_pytree and lax names against independent witnesses."""
+# ruff: noqa: E501  (a row of a table is one line)
 
 from __future__ import annotations
 

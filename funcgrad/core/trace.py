@@ -117,7 +117,8 @@ class EvalTrace(Trace):
                 return out
             out = out[()]
         if args and type(args[0]) in _WEAK and params.get("weak", True) and all([type(x) in _WEAK for x in args]):
-            return out.item() if isinstance(out, np.generic) and out.dtype.kind in "ifc" else out  # Python's numbers give Python's numbers
+            # Python's numbers give Python's numbers
+            return out.item() if isinstance(out, np.generic) and out.dtype.kind in "ifc" else out
         return out
 
 

@@ -28,7 +28,7 @@ from .ir import (
     Statement,
     Store,
 )
-from .schedule import Plan, StagePlan, schedule
+from .schedule import RECOMPUTE_WEIGHT, Plan, StagePlan, schedule
 
 __all__ = ["Launch", "assemble"]
 
@@ -176,8 +176,10 @@ class _Assembler:
         """Whether neighbours in memory lie along the last kept axis rather than along the folded ones, or something
         heavy must not be repeated along it."""
         lane = kept.of[-1]
-        if any(n.heavy and n.mask & self.e.inner and not n.mask >> lane & 1 for n in self.e.nodes):
-            return True
+        for n in self.e.nodes:
+            if n.op == "compute" and (n.heavy or n.weight > RECOMPUTE_WEIGHT):
+                if n.mask & self.e.inner and not n.mask >> lane & 1:
+                    return True
         kept_units = folded_units = 0
         for number in self.order:
             strides = self._strides(self.e.accesses[number])

@@ -15,7 +15,7 @@ import numpy as np
 
 from .affine import Walk, contiguous_strides
 from .fuse import Group, embedded, inlines, is_local, operand_walks
-from .graph import HEAVY, INDEX, Ref, Value
+from .graph import HEAVY, INDEX, WEIGHTS, Ref, Value
 
 __all__ = ["Access", "Expression", "Node", "store_value"]
 
@@ -100,7 +100,7 @@ class Expression:
         key = (fn, params, dtype.str, *[a.number for a in args])
         made = self._memo.get(key)
         if made is None:
-            mask, stage, weight, heavy = 0, 0, 1, fn in HEAVY
+            mask, stage, weight, heavy = 0, 0, WEIGHTS.get(fn, 1), fn in HEAVY
             for a in args:
                 mask |= a.mask
                 if a.stage > stage:

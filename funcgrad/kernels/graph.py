@@ -32,11 +32,16 @@ from ..util import prod
 __all__ = ["Call", "Graph", "Ref", "Value"]
 
 HEAVY = frozenset(
-    "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh logistic sqrt "
-    "rsqrt cbrt erf erfc erf_inv lgamma digamma polygamma pow atan2 hypot logaddexp logaddexp2 div floor_divide "
-    "remainder fmod reciprocal nextafter".split()
-)
-"""Scalar functions that are never computed twice for an element: they cost more than a load."""
+    [
+        "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh",
+        "cosh", "tanh", "asinh", "acosh", "atanh", "logistic", "cbrt", "erf", "erfc", "erf_inv", "lgamma", "digamma",
+        "polygamma", "pow", "atan2", "logaddexp", "logaddexp2", "floor_divide", "remainder", "fmod",
+    ]
+)  # fmt: skip
+"""Scalar functions that are never computed twice for an element: they cost more than storing and loading it."""
+
+WEIGHTS = {"div": 3, "sqrt": 3, "rsqrt": 4, "reciprocal": 3, "hypot": 6}
+"""Costs, in additions, of the others that cost more than one."""
 
 CHEAP_WEIGHT = 6
 _PARAMS = {"integer_pow": ("y",)}
@@ -53,8 +58,8 @@ class Value:
     value through which everything made of this one passes."""
 
     __slots__ = (
-        "axes", "block", "call", "consumers", "dtype", "fn", "group", "heavy", "home", "index", "kind", "meeting", "mode",
-        "operands", "params", "parts", "readers", "shape", "stored", "uses", "weight",
+        "axes", "block", "call", "consumers", "dtype", "fn", "group", "heavy", "home", "index", "kind", "meeting",
+        "mode", "operands", "params", "parts", "readers", "shape", "stored", "uses", "weight",
     )  # fmt: skip
 
     def __init__(self, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> None:
@@ -195,14 +200,8 @@ class GraphBuilder:
         value = self.new("map", squeeze_shape(shape), dtype, [self.aligned(x, shape) for x in operands])
         value.fn = fn
         value.params = params
-        if fn in HEAVY or (dtype.kind == "c" and fn == "abs"):
-            value.heavy = True
-        weight = 1
-        for x, _ in value.operands:
-            if x.kind == "map" or x.kind == "window":
-                weight += min(x.weight, 1000)
-                value.heavy = value.heavy or x.heavy
-        value.weight = weight
+        value.heavy = fn in HEAVY
+        value.weight = WEIGHTS.get(fn, 1)
         self.flops += value.size
         return self.whole(value, shape)
 
@@ -284,7 +283,24 @@ def build_graph(
         value.uses += 1
         outputs.append(value)
     find_meetings(b.order, outputs)
+    weigh(b.order)
     return Graph(inputs, b.constants, b.order, outputs, b.flops)
+
+
+def weigh(order: Sequence[Value | Call]) -> None:
+    """Turn the cost of each value's own function into the cost of computing it again where it is used.
+
+    Operands that will lie in memory add a load: what is shared and not cheap, and what is much smaller.
+    """
+    for value in order:
+        if isinstance(value, Call) or value.kind not in ("map", "window"):
+            continue
+        for x, _ in value.operands:
+            if x.kind not in ("map", "window") or 2 * x.size <= value.size:
+                continue
+            if x.uses == 1 or (not x.heavy and x.weight <= CHEAP_WEIGHT):
+                value.weight = min(value.weight + x.weight, 1000)
+                value.heavy = value.heavy or x.heavy
 
 
 _MEETING_STEPS = 24

@@ -16,7 +16,7 @@ from ..core.layout import Layout
 from ..core.staging import stage
 from ..util import prod
 from .affine import Walk, compose
-from .graph import CHEAP_WEIGHT, INDEX, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
+from .graph import INDEX, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
 
 __all__ = ["RULES", "identity_of"]
 
@@ -54,7 +54,16 @@ def _scalar(b: GraphBuilder, eqn: Eqn, lower: L.Scalar, refs: list[Ref]) -> Ref:
     params = kept_params(lower.fn, eqn.params)
     if not b.native(lower.fn, tuple([x.value.dtype for x in refs]), aval.dtype, params):
         return _host(b, eqn, lower, refs)[0]
+    if lower.fn == "mul":  # gradients are full of multiplications by one
+        for one, other in (refs, refs[::-1]):
+            if one.value.kind == "const" and one.value.mode == 1:
+                return Ref(other.value, other.layout.broadcast(aval.shape, _trailing(other.layout.shape, aval.shape)))
     return b.map(lower.fn, refs, aval.dtype, aval.shape, params)
+
+
+def _trailing(own: tuple[int, ...], shape: tuple[int, ...]) -> range:
+    """The axes of ``shape`` that an array of shape ``own`` broadcasts to."""
+    return range(len(shape) - len(own), len(shape))
 
 
 def _view(b: GraphBuilder, eqn: Eqn, lower: L.View, refs: list[Ref]) -> Ref:
@@ -92,7 +101,11 @@ def reduce_values(b: GraphBuilder, monoid: str, ref: Ref, axes: Sequence[int], o
 
 
 def _cheap(value: Value) -> bool:
-    return not value.heavy and value.weight <= CHEAP_WEIGHT
+    """Whether a few elements of ``value`` may be computed in several places (a rough guess: uses are not known)."""
+    if value.kind != "map":
+        return not value.virtual
+    inner = [x for x, _ in value.operands if x.kind == "map"]
+    return not value.heavy and not any(x.heavy for x in inner) and len(inner) <= 2
 
 
 def _unrolled(b: GraphBuilder, monoid: str, ref: Ref, axes: Sequence[int], out_shape: tuple[int, ...]) -> Ref:

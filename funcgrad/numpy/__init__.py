@@ -1,8 +1,8 @@
 """``numpy`` for functions that are differentiated, batched and compiled: ``import funcgrad.numpy as jnp``.
 
-Each function here is NumPy's, on real ``np.ndarray``s: called without a tracer among its arguments it *is* NumPy's, with
-NumPy's results and dtypes. With one it records or differentiates. ``np.sum(x)`` of a tracer finds the same definition,
-so that code written with plain ``import numpy as np`` can be transformed as it is.
+Each function here is NumPy's, on real ``np.ndarray``s: called without a tracer among its arguments it *is* NumPy's,
+with NumPy's results and dtypes. With one it records or differentiates. ``np.sum(x)`` of a tracer finds the same
+definition, so that code written with plain ``import numpy as np`` can be transformed as it is.
 
 >>> import funcgrad.numpy as jnp
 >>> jnp.linalg.norm(jnp.arange(3.0))

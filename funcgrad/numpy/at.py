@@ -105,8 +105,8 @@ def _mask_update(x: Any, mask: Tracer, method: str, value: Any) -> Any:
     v = operand(value)
     if shape_of(v) != () or mask.shape != shape_of(x)[: mask.ndim]:
         raise IndexError(
-            f"a write with a traced mask of shape {mask.shape} to shape {shape_of(x)} takes a scalar value and a mask of "
-            f"the array's leading shape; found values of shape {shape_of(v)}. Write np.where(mask, values, x)."
+            f"a write with a traced mask of shape {mask.shape} to shape {shape_of(x)} takes a scalar value and a mask "
+            f"of the array's leading shape; found values of shape {shape_of(v)}. Write np.where(mask, values, x)."
         )
     aligned = reshape(mask, mask.shape + (1,) * (len(shape_of(x)) - mask.ndim))
     v = _value(method, x, v, shape_of(x), exact=method != "set")
@@ -141,7 +141,9 @@ class IndexedUpdate:
         """``x`` with ``x[index] = values``; of repeated indices the last wins."""
         return self._update("set", values, mode, unique_indices)
 
-    def add(self, values: Any, *, indices_are_sorted: bool = False, unique_indices: bool = False, mode: Any = None) -> Any:
+    def add(
+        self, values: Any, *, indices_are_sorted: bool = False, unique_indices: bool = False, mode: Any = None
+    ) -> Any:
         """``x`` with ``x[index] += values``, once for every index."""
         return self._update("add", values, mode, unique_indices)
 
@@ -167,7 +169,7 @@ class IndexedUpdate:
         """``x`` with ``x[index] /= values``, once for every index."""
         x = self.array
         if aval_of(x).dtype.kind not in "fc":
-            raise TypeError(f"divide: an array of dtype {aval_of(x).dtype.name} cannot hold quotients; use .astype(float)")
+            raise TypeError(f"divide: an array of dtype {aval_of(x).dtype.name} cannot hold quotients; use .astype")
         ones = np.ones(shape_of(x), aval_of(x).dtype)
         divisor = IndexedUpdate(ones, self.index)._update("multiply", values, mode, unique_indices)
         return ew.div(x, divisor)
@@ -178,11 +180,15 @@ class IndexedUpdate:
         """``x`` with ``x[index] **= values``; repeated indices count once."""
         return self._update("set", self.get(mode=mode) ** values, mode, unique_indices)
 
-    def min(self, values: Any, *, indices_are_sorted: bool = False, unique_indices: bool = False, mode: Any = None) -> Any:
+    def min(
+        self, values: Any, *, indices_are_sorted: bool = False, unique_indices: bool = False, mode: Any = None
+    ) -> Any:
         """``x`` with ``x[index] = minimum(x[index], values)``."""
         return self._update("min", values, mode, unique_indices)
 
-    def max(self, values: Any, *, indices_are_sorted: bool = False, unique_indices: bool = False, mode: Any = None) -> Any:
+    def max(
+        self, values: Any, *, indices_are_sorted: bool = False, unique_indices: bool = False, mode: Any = None
+    ) -> Any:
         """``x`` with ``x[index] = maximum(x[index], values)``."""
         return self._update("max", values, mode, unique_indices)
 
@@ -194,8 +200,9 @@ class IndexedUpdate:
         return self._update("set", func(self.get(mode=mode)), mode, unique_indices)
 
     def get(
-        self, *, indices_are_sorted: bool = False, unique_indices: bool = False, mode: Any = None, fill_value: Any = None
-    ) -> Any:
+        self, *, indices_are_sorted: bool = False, unique_indices: bool = False, mode: Any = None,
+        fill_value: Any = None,
+    ) -> Any:  # fmt: skip
         """``x[index]``; with ``mode="fill"`` what is out of bounds gives ``fill_value`` (by default NaN)."""
         x, plan = self.array, self._plan(mode)
         kind = _mode(mode, _READ_MODES)

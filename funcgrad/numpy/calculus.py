@@ -26,7 +26,7 @@ __all__ = [
 
 
 @implements(np.diff)
-def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = np._NoValue, append: Any = np._NoValue) -> Any:  # type: ignore[attr-defined]
+def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = np._NoValue, append: Any = np._NoValue) -> Any:
     """Differences of neighbours, ``n`` times."""
     x = operand(a)
     axis = canonicalize_axis(axis, len(shape_of(x)))
@@ -35,7 +35,7 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = np._NoValue, append:
     edge = [*shape_of(x)[:axis], 1, *shape_of(x)[axis + 1 :]]
     parts = [x]
     for value, first in ((prepend, True), (append, False)):
-        if value is not np._NoValue:  # type: ignore[attr-defined]
+        if value is not np._NoValue:
             value = operand(value)
             value = broadcast_to(value, edge) if shape_of(value) == () else value
             parts = [value, *parts] if first else [*parts, value]

@@ -52,10 +52,10 @@ def _bool(self: Tracer) -> bool:
     value = concrete_value(self)
     if value is not None:
         return bool(value)
-    several = " An array has no single truth value either: reduce it with .any() or .all() first." if self.size != 1 else ""
+    several = " An array has no single truth value: reduce it with .any() or .all() first." if self.size != 1 else ""
     raise TracerBoolError(
-        f"{_where()}`if`, `while`, `and`, `or`, `not` or `assert` asked for the truth of {describe(self)}, which is not "
-        f"known while funcgrad traces.{several} Write np.where(condition, a, b) to choose element by element, "
+        f"{_where()}`if`, `while`, `and`, `or`, `not` or `assert` asked for the truth of {describe(self)}, which is "
+        f"not known while funcgrad traces.{several} Write np.where(condition, a, b) to choose element by element, "
         "lax.cond(condition, f, g, *args) to branch, lax.while_loop to loop, and & | ~ in place of and, or, not. "
         + _STATIC
     )
@@ -150,8 +150,8 @@ def _item(self: Tracer, *args: Any) -> Any:
     if value is not None:
         return np.asarray(value).item(*args)
     raise ConcretizationError(
-        f"{_where()}.item() asked for the value of {describe(self)}, which is not known while funcgrad traces. Index it "
-        "instead: x[()] of a 0-d array, x[0] of an array with one element. " + _STATIC
+        f"{_where()}.item() asked for the value of {describe(self)}, which is not known while funcgrad traces. Index "
+        "it instead: x[()] of a 0-d array, x[0] of an array with one element. " + _STATIC
     )
 
 

@@ -94,13 +94,17 @@ def _like(x: Any, value: Any, dtype: Any, shape: Any) -> Any:
 
 
 @implements(np.zeros_like)
-def zeros_like(a: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, **ignored: Any) -> Any:
+def zeros_like(
+    a: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, **ignored: Any
+) -> Any:
     """Zeros with the shape and dtype of an array."""
     return _like(a, 0, dtype, shape)
 
 
 @implements(np.ones_like)
-def ones_like(a: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, **ignored: Any) -> Any:
+def ones_like(
+    a: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, **ignored: Any
+) -> Any:
     """Ones with the shape and dtype of an array."""
     return _like(a, 1, dtype, shape)
 
@@ -262,7 +266,7 @@ def diagflat(v: Any, k: int = 0) -> Any:
 def fill_diagonal(a: Any, val: Any, wrap: bool = False) -> None:
     """Write ``val`` to the diagonal of a traced array, in place."""
     if not isinstance(a, Tracer):
-        raise TypeError("fill_diagonal writes a traced value into a NumPy array; make it traced with np.array or zeros_like")
+        raise TypeError("fill_diagonal writes a traced value into a NumPy array; make it with zeros_like(x)")
     if a.ndim != 2 or wrap:
         raise NotImplementedError("fill_diagonal of a traced array takes matrices, without wrap")
     rows = np.arange(min(a.shape))

@@ -96,7 +96,7 @@ def unsupported(numpy_function: Any) -> TypeError:
     hint = f"The nearest that funcgrad can trace: {', '.join(near)}. " if near else ""
     return TypeError(
         f"{public_name(numpy_function)} cannot be applied to a traced value. {hint}"
-        "Write it with functions of funcgrad.numpy, or compute it before the transformed function and pass the result in."
+        "Write it with functions of funcgrad.numpy, or compute it before the transformed function and pass it in."
     )
 
 

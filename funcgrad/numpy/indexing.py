@@ -80,8 +80,8 @@ def _array_entry(i: Any) -> Any:
     elif not isinstance(i, (Tracer, np.ndarray, np.generic, bool)):
         if not hasattr(i, "__array__"):
             raise IndexError(
-                "only integers, slices (`:`), ellipsis (`...`), numpy.newaxis (`None`) and integer or boolean arrays are "
-                f"valid indices; found {i!r} of type {type(i).__name__}"
+                "only integers, slices (`:`), ellipsis (`...`), numpy.newaxis (`None`) and integer or boolean arrays "
+                f"are valid indices; found {i!r} of type {type(i).__name__}"
             )
         i = np.asarray(i)
     kind = aval_of(i).dtype.kind

@@ -160,7 +160,8 @@ def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axi
     if two:
         return minor(0, 1)
     rank = max(len(shape_of(x)), len(shape_of(y)))
-    return np.stack(np.broadcast_arrays(minor(1, 2), minor(2, 0), minor(0, 1)), axis=axisc if axisc >= 0 else rank + axisc)
+    components = np.broadcast_arrays(minor(1, 2), minor(2, 0), minor(0, 1))
+    return np.stack(components, axis=axisc if axisc >= 0 else rank + axisc)
 
 
 # diagonals and transposes -----------------------------------------------------------------------------------------

@@ -252,7 +252,9 @@ def _into(name: str, result: Any, out: Any, casting: str = "same_kind") -> Any:
 
 
 @implements(np.concatenate)
-def concatenate(arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind") -> Any:
+def concatenate(
+    arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind"
+) -> Any:
     """Arrays end to end along an axis (flattened first if it is None)."""
     xs = _joined(arrays, dtype, "concatenate")
     if axis is None:
@@ -347,7 +349,7 @@ def _cuts(n: int, sections: Any, equal: bool) -> list[int]:
             raise ValueError(f"array split does not result in an equal division: {n} into {sections}")
         each, extra = divmod(n, int(sections))
         sizes = [each + 1] * extra + [each] * (int(sections) - extra)
-        return np.cumsum([0, *sizes]).tolist()  # type: ignore[no-any-return]
+        return np.cumsum([0, *sizes]).tolist()
     return [0, *[operator.index(k) for k in sections], n]
 
 
@@ -505,8 +507,9 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> An
 
 @implements(np.take, extras=("fill_value", "unique_indices", "indices_are_sorted"))
 def take(
-    a: Any, indices: Any, axis: Any = None, out: Any = None, mode: Any = "raise", *, fill_value: Any = None, **unused: Any
-) -> Any:
+    a: Any, indices: Any, axis: Any = None, out: Any = None, mode: Any = "raise", *, fill_value: Any = None,
+    **unused: Any,
+) -> Any:  # fmt: skip
     """Elements at indices along an axis. Traced indices out of range take the nearest element."""
     x, index = operand(a), operand(indices)
     if axis is None:
@@ -551,9 +554,9 @@ def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Any:
 def put_along_axis(arr: Any, indices: Any, values: Any, axis: Any) -> None:
     """Write values at indices along an axis of a traced array, in place."""
     if not isinstance(arr, Tracer):
-        raise TypeError("put_along_axis writes traced values into a NumPy array; make it traced from the start (zeros_like)")
+        raise TypeError("put_along_axis writes traced values into a NumPy array; make it with zeros_like(x)")
     if axis is None:
-        raise NotImplementedError("put_along_axis of a traced array needs an axis; write x[index] = values if it is flat")
+        raise NotImplementedError("put_along_axis of a traced array needs an axis; or write x[index] = values")
     axis = canonicalize_axis(axis, arr.ndim)
     shape = tuple([n if k != axis else 1 for k, n in enumerate(arr.shape)])
     arr[_open_grid(shape, indices, axis)] = values

@@ -182,13 +182,16 @@ class PendingWrite:
     __array__ = refuse
 
 
-_OPERATORS = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift", "divmod"]
-for _name in [
-    *[f"__{p}{n}__" for n in _OPERATORS for p in ("", "r", "i")],
-    *[f"__{n}__" for n in ["eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "abs", "invert", "bool", "float", "int", "complex", "index", "len", "iter"]],
-    *[f"__{n}__" for n in ["getitem", "setitem", "contains", "round"]],
-]:
-    setattr(PendingWrite, _name, PendingWrite.refuse)
+_OPERATORS = [
+    "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift",
+    "divmod",
+]  # fmt: skip
+_PROTOCOLS = [
+    "eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "abs", "invert", "bool", "float", "int", "complex", "index",
+    "len", "iter", "getitem", "setitem", "contains", "round",
+]  # fmt: skip
+for _name in [*_PROTOCOLS, *[prefix + n for n in _OPERATORS for prefix in ("", "r", "i")]]:
+    setattr(PendingWrite, f"__{_name}__", PendingWrite.refuse)
 PendingWrite.__hash__ = object.__hash__  # type: ignore[method-assign]
 register_aval(PendingWrite, PendingWrite.refuse)
 

@@ -31,9 +31,11 @@ def _transpose(self: Tracer, *axes: Any) -> Any:
     return manipulation.transpose(self, chosen if chosen else None)
 
 
-def _astype(self: Tracer, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True) -> Any:
+def _astype(
+    self: Tracer, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True
+) -> Any:
     target = check_dtype(np.dtype(dtype), "astype")
-    if not np.can_cast(self.dtype, target, casting):  # type: ignore[arg-type]
+    if not np.can_cast(self.dtype, target, casting):
         raise TypeError(f"Cannot cast array data from {self.dtype!r} to {target!r} according to the rule {casting!r}")
     result = as_dtype(self, target)
     return clone(self) if result is self and copy else result
@@ -53,7 +55,7 @@ def _conj(self: Tracer) -> Any:
 
 
 def _fill(self: Tracer, value: Any) -> None:
-    self[...] = value  # type: ignore[index]
+    self[...] = value
 
 
 def _sort(self: Tracer, axis: int = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> None:
@@ -62,7 +64,7 @@ def _sort(self: Tracer, axis: int = -1, kind: Any = None, order: Any = None, *, 
 
 def _put(self: Tracer, indices: Any, values: Any, mode: str = "raise") -> None:
     where = np.unravel_index(np.asarray(indices), self.shape)
-    self[where] = values  # type: ignore[index]
+    self[where] = values
 
 
 def _clip(self: Tracer, min: Any = None, max: Any = None, out: Any = None, **unused: Any) -> Any:
@@ -97,7 +99,7 @@ def _refuse(name: str, instead: str) -> Callable[..., Any]:
 
 
 def _resize(self: Tracer, *args: Any, **kwargs: Any) -> None:
-    raise ViewWriteError(f"at {user_source()}: a traced array cannot change its shape in place; write x = np.resize(x, shape)")
+    raise ViewWriteError(f"at {user_source()}: a traced array keeps its shape; write x = np.resize(x, shape)")
 
 
 _MEMORY = "Return the value from the transformed function and use the result there."
@@ -160,7 +162,7 @@ def _set_part(name: str, other: str, build: Callable[[Any, Any], Any]) -> Callab
         if self.dtype.kind != "c":
             if name == "imag":
                 raise TypeError("array does not have imaginary part to set")
-            self[...] = value  # type: ignore[index]
+            self[...] = value
             return
         part = as_dtype(operand(value), np.empty(0, self.dtype).real.dtype)
         write(self, as_dtype(build(np.broadcast_to(part, self.shape), getattr(np, other)(self)), self.dtype))
@@ -173,7 +175,7 @@ _PROPERTIES: dict[str, Any] = {
     "mT": property(_matrix_transpose, doc="The transpose of the last two axes."),
     "real": property(selection.real, _set_part("real", "imag", lambda p, q: p + 1j * q), doc="The real part."),
     "imag": property(selection.imag, _set_part("imag", "real", lambda p, q: q + 1j * p), doc="The imaginary part."),
-    "flat": property(_Flat, lambda self, value: _Flat(self).__setitem__(slice(None), value), doc="The elements in one row."),
+    "flat": property(_Flat, lambda self, value: _Flat(self).__setitem__(slice(None), value), doc="As one row."),
     "itemsize": property(lambda self: self.dtype.itemsize, doc="Bytes of one element."),
     "nbytes": property(lambda self: self.aval.nbytes, doc="Bytes of all elements."),
     "device": property(lambda self: "cpu", doc="Where the array lives."),

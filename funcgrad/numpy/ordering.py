@@ -22,7 +22,9 @@ __all__ = [
 
 
 @implements(np.sort, extras=("descending",))
-def sort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None, descending: bool = False) -> Any:
+def sort(
+    a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None, descending: bool = False
+) -> Any:
     """Sorted along an axis, NaN last."""
     x = operand(a)
     if axis is None:

@@ -21,7 +21,7 @@ from .at import At, updated
 from .dispatch import IMPLEMENTATIONS, operand, public_name, unsupported
 from .indexing import plan_index, view_or_read
 from .memory import PendingWrite, clone, is_view, view_base, write
-from .ufuncs import SOLE_OWNER_REFERENCES, call_ufunc, is_inplace_operator, store
+from .ufuncs import SOLE_OWNER_REFERENCES, call_ufunc, is_inplace_operator, quick_ufunc, store
 
 __all__ = ["METHODS", "PROPERTIES"]
 
@@ -51,7 +51,9 @@ def _single(out: Any) -> Any:
     return out[0] if isinstance(out, tuple) else out
 
 
-def _reduce(ufunc: np.ufunc, x: Any, axis: Any = 0, dtype: Any = None, out: Any = None, *args: Any, **kwargs: Any) -> Any:
+def _reduce(
+    ufunc: np.ufunc, x: Any, axis: Any = 0, dtype: Any = None, out: Any = None, *args: Any, **kwargs: Any
+) -> Any:
     fold = _FOLDS.get(ufunc)
     if fold is None:
         raise _method_error(ufunc, "reduce", _FOLDS)
@@ -89,6 +91,8 @@ _UFUNC_METHODS = {"reduce": _reduce, "accumulate": _accumulate, "outer": _outer,
 
 def _array_ufunc(self: Tracer, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
     if method == "__call__":
+        if not kwargs:
+            return quick_ufunc(ufunc, inputs)
         if "out" in kwargs and ufunc.nout == 1 and type(kwargs["out"][0]) is np.ndarray:
             references = sys.getrefcount(kwargs["out"][0])
             return _into_array(ufunc, references, sys._getframe(1), inputs, kwargs)
@@ -197,8 +201,8 @@ def _len(self: Tracer) -> int:
 def _iter(self: Tracer) -> Iterator[Any]:
     if not self.ndim:
         raise TypeError(
-            f"iteration over a 0-d array, a traced value {self.aval}. To unpack several results return a tuple; to loop "
-            "a traced number of times use lax.fori_loop."
+            f"iteration over a 0-d array, a traced value {self.aval}. To unpack several results return a tuple; to "
+            "loop a traced number of times use lax.fori_loop."
         )
     return iter([view_or_read(self, k) for k in range(self.shape[0])])
 

@@ -30,7 +30,7 @@ __all__ = [
     "nanmin", "nanprod", "nanstd", "nansum", "nanvar", "prod", "ptp", "std", "sum", "var",
 ]  # fmt: skip
 
-NO_VALUE = np._NoValue  # type: ignore[attr-defined]
+NO_VALUE = np._NoValue
 Fold = Callable[[Any, Any], Any]
 
 

@@ -24,7 +24,9 @@ from .ufuncs import store
 __all__ = [
     "allclose", "angle", "argwhere", "around", "array_equal", "array_equiv", "choose", "clip", "compress",
     "extract", "fix", "flatnonzero", "imag", "isclose", "iscomplex", "iscomplexobj", "isneginf", "isposinf",
-    "isreal", "isrealobj", "nan_to_num", "ndim", "nonzero", "piecewise", "real", "result_type_of", "round", "select", "shape", "sinc", "size", "unique", "where",
+    "isreal", "isrealobj", "nan_to_num", "ndim", "nonzero", "piecewise", "real",
+    "result_type_of", "round", "select", "shape",
+    "sinc", "size", "unique", "where",
 ]  # fmt: skip
 
 
@@ -100,12 +102,12 @@ def piecewise(x: Any, condlist: Any, funclist: Any, *args: Any, **kwargs: Any) -
 def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None, max: Any = None,
          **unused: Any) -> Any:  # fmt: skip
     """Elements limited to an interval; a bound of None is none."""
-    low = min if a_min is None or a_min is np._NoValue else a_min  # type: ignore[attr-defined]
-    high = max if a_max is None or a_max is np._NoValue else a_max  # type: ignore[attr-defined]
+    low = min if a_min is None or a_min is np._NoValue else a_min
+    high = max if a_max is None or a_max is np._NoValue else a_max
     result = operand(a)
-    if low is not None and low is not np._NoValue:  # type: ignore[attr-defined]
+    if low is not None and low is not np._NoValue:
         result = np.maximum(result, low)
-    if high is not None and high is not np._NoValue:  # type: ignore[attr-defined]
+    if high is not None and high is not np._NoValue:
         result = np.minimum(result, high)
     return result if out is None else store("clip", result, out)
 
@@ -142,7 +144,7 @@ def _unknown_size(name: str, instead: str) -> ConcretizationError:
 
 @implements(np.nonzero, extras=("size", "fill_value"))
 def nonzero(a: Any, *, size: int | None = None, fill_value: Any = None) -> Any:
-    """Indices of the elements that are not zero. Traced arrays need ``size``: the first ``size`` of them, or padding."""
+    """Indices of the elements that are not zero. Of traced arrays the first ``size`` of them, padded."""
     x = _truth(operand(a))
     if size is None:
         if not isinstance(x, Tracer):
@@ -155,7 +157,8 @@ def nonzero(a: Any, *, size: int | None = None, fill_value: Any = None) -> Any:
     position = np.sum(np.less_equal(np.expand_dims(rank, 0), np.arange(size)[:, None]), axis=1)
     found = np.less(np.arange(size), np.sum(flat))
     results = np.unravel_index(np.arange(max(total, 1)), shape or (1,))
-    fills = fill_value if isinstance(fill_value, (tuple, list)) else [0 if fill_value is None else fill_value] * len(shape)
+    fill = 0 if fill_value is None else fill_value
+    fills = fill if isinstance(fill, (tuple, list)) else [fill] * len(shape)
     safe = np.minimum(position, max(total - 1, 0))
     return tuple([where(found, take(r, safe), f) for r, f in zip(results, fills, strict=True)])
 
@@ -164,7 +167,7 @@ def _value_dependent(numpy_function: Any, instead: str) -> Any:
     def refuse(*args: Any, **kwargs: Any) -> Any:
         if kwargs.get("size") is None:
             raise _unknown_size(numpy_function.__name__, instead)
-        raise NotImplementedError(f"{numpy_function.__name__} with size= is not supported on traced arrays; use nonzero")
+        raise NotImplementedError(f"{numpy_function.__name__} of traced arrays takes no size=; use nonzero")
 
     refuse.__name__ = refuse.__qualname__ = numpy_function.__name__
     return implements(numpy_function)(refuse)

@@ -92,7 +92,7 @@ def _between(x: Any, virtual: Any, method: str) -> Any:
 def _quantile(name: str, a: Any, q: Any, axis: Any, method: str, keepdims: Any, ignore_nan: bool, out: Any) -> Any:
     x, q = operand(a), operand(q)
     if method not in (*_METHODS, "median"):
-        raise NotImplementedError(f"{name}: method {method!r} is not supported on traced values; take {', '.join(_METHODS)}")
+        raise NotImplementedError(f"{name}: method {method!r} cannot be traced; take {', '.join(_METHODS)}")
     if not isinstance(q, Tracer) and not np.all((np.asarray(q) >= 0) & (np.asarray(q) <= 1)):
         raise ValueError(f"{name}: quantiles must be in the range [0, 1] (percentiles in [0, 100])")
     dtype = aval_of(x).dtype

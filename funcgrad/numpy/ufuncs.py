@@ -25,7 +25,7 @@ from ..ops.structural import broadcast_to, shape_of
 from .dispatch import operand, public_name
 from .memory import clone, write
 
-__all__ = ["UFUNCS", "call_ufunc", "is_inplace_operator", "store"]
+__all__ = ["FOREIGN_UFUNCS", "UFUNCS", "call_ufunc", "is_inplace_operator", "quick_ufunc", "store"]
 
 Bind = Callable[..., Any]
 
@@ -123,7 +123,9 @@ def _compare(bind: Bind, flipped: Bind, signed_is_below: bool) -> Bind:
         if kinds == "iu":
             negative = ew.lt(x, _constant(x, 0))
             other = bind(ew.convert_element_type(x, aval_of(y).dtype), y)
-            return ew.bitwise_or(negative, other) if signed_is_below else ew.bitwise_and(ew.bitwise_not(negative), other)
+            if signed_is_below:
+                return ew.bitwise_or(negative, other)
+            return ew.bitwise_and(ew.bitwise_not(negative), other)
         return bind(x, y)
 
     return compare
@@ -166,6 +168,31 @@ UFUNCS: Final[dict[np.ufunc, Bind]] = {
 """ufunc -> function of operands in the dtypes of NumPy's loop. ``linalg`` adds the generalized ufuncs."""
 
 
+FOREIGN_UFUNCS: Final[dict[str, Bind]] = {}
+"""Definitions for the ufuncs of ``scipy.special``, by name: nobody has to import it to register them."""
+
+
+def _definition(ufunc: np.ufunc) -> Bind | None:
+    bind = UFUNCS.get(ufunc)
+    if bind is None and getattr(sys.modules.get("scipy.special"), ufunc.__name__, None) is ufunc:
+        return FOREIGN_UFUNCS.get(ufunc.__name__)
+    return bind
+
+
+def quick_ufunc(ufunc: np.ufunc, inputs: tuple[Any, ...]) -> Any:
+    """The common case of ``call_ufunc``: no keywords, and arrays, numbers or tracers as operands."""
+    bind = UFUNCS.get(ufunc)
+    if bind is None or ufunc.signature is not None or ufunc is np.power or ufunc is np.equal or ufunc is np.not_equal:
+        return call_ufunc(ufunc, *inputs)
+    for x in inputs:
+        if not isinstance(x, (Tracer, np.ndarray, float, int, np.generic)):
+            return call_ufunc(ufunc, *inputs)
+    avals = [aval_of(x) for x in inputs]
+    dtypes = loop_dtypes(ufunc, tuple([promotion_key(a) for a in avals]))
+    result = bind(*[as_dtype(x, d) for x, d in zip(inputs, dtypes, strict=True)])
+    return clone(result) if result is inputs[0] and isinstance(result, Tracer) else result
+
+
 # the calling convention ------------------------------------------------------------------------------------------
 
 
@@ -176,7 +203,7 @@ def _resolve(ufunc: np.ufunc, keys: tuple[Any, ...], dtype: Any, casting: str) -
         keys = tuple(np.dtype(k) for k in keys)
     signature = (*[None] * ufunc.nin, *[np.dtype(dtype)] * ufunc.nout)
     operands = (*keys, *[None] * ufunc.nout)
-    return ufunc.resolve_dtypes(operands, signature=signature, casting=casting)[: ufunc.nin]  # type: ignore[arg-type]
+    return ufunc.resolve_dtypes(operands, signature=signature, casting=casting)[: ufunc.nin]
 
 
 def _apply(ufunc: np.ufunc, bind: Bind, inputs: list[Any], dtype: Any, casting: str) -> Any:
@@ -221,7 +248,7 @@ def call_ufunc(
 
     Without ``out``, elements where ``where`` is false are 0 (NumPy leaves them undefined).
     """
-    bind = UFUNCS.get(ufunc)
+    bind = _definition(ufunc)
     if bind is None:
         near = "np.add, np.multiply, np.exp, ..." if ufunc.nin > 1 else "np.exp, np.sin, np.abs, ..."
         raise TypeError(
@@ -278,7 +305,7 @@ def store(name: str, result: Any, out: Any, casting: str = "same_kind", sole_own
     refers to the array (``sole_owner``): nobody can then tell the difference.
     """
     aval, target = aval_of(result), aval_of(out)
-    if not np.can_cast(aval.dtype, target.dtype, casting):  # type: ignore[arg-type]
+    if not np.can_cast(aval.dtype, target.dtype, casting):
         raise TypeError(
             f"{name}: the result has dtype {aval.dtype.name}, which does not go into an array of dtype "
             f"{target.dtype.name} (casting {casting!r}). Write x = x + y instead of x += y, or convert x first."

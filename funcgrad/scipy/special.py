@@ -1,45 +1,17 @@
 """``scipy.special`` for functions that are differentiated, batched and compiled.
 
 Those that are ufuncs in SciPy are SciPy's own here: they find the tracers among their operands, so that code written
-with ``from scipy.special import expit`` can be transformed as it is.
+with ``from scipy.special import expit`` can be transformed as it is. Their definitions are found by name, so that
+SciPy need not be imported for them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import special
-from scipy.special import (
-    beta,
-    betaln,
-    boxcox,
-    boxcox1p,
-    digamma,
-    entr,
-    erf,
-    erfc,
-    erfinv,
-    exp10,
-    expit,
-    gamma,
-    gammaln,
-    gammasgn,
-    kl_div,
-    log_expit,
-    log_ndtr,
-    loggamma,
-    logit,
-    ndtr,
-    ndtri,
-    poch,
-    psi,
-    rel_entr,
-    xlog1py,
-    xlogy,
-)
 
 from ..core.avals import aval_of
 from ..core.trace import Tracer
@@ -47,10 +19,40 @@ from ..nn import log_softmax as _log_softmax
 from ..nn import logsumexp as _logsumexp
 from ..nn import softmax as _softmax
 from ..numpy.dispatch import contains_tracer, operand
-from ..numpy.ufuncs import UFUNCS
+from ..numpy.ufuncs import FOREIGN_UFUNCS
 from ..ops import elementwise as ew
 from ..ops import transcendental as tr
 from ..ops.promotion import as_dtype
+
+if TYPE_CHECKING:
+    from scipy.special import (
+        beta,
+        betaln,
+        boxcox,
+        boxcox1p,
+        digamma,
+        entr,
+        erf,
+        erfc,
+        erfinv,
+        exp10,
+        expit,
+        gamma,
+        gammaln,
+        gammasgn,
+        kl_div,
+        log_expit,
+        log_ndtr,
+        loggamma,
+        logit,
+        ndtr,
+        ndtri,
+        poch,
+        psi,
+        rel_entr,
+        xlog1py,
+        xlogy,
+    )  # fmt: skip
 
 __all__ = [
     "beta", "betaln", "boxcox", "boxcox1p", "digamma", "entr", "erf", "erfc", "erfinv", "exp10", "expit", "factorial",
@@ -70,9 +72,8 @@ def _times_log(log: Callable[[Any], Any], at_zero: float) -> Callable[[Any, Any]
 
     def product(x: Any, y: Any) -> Any:
         none = ew.eq(x, _const(x, 0))
-        value = ew.mul(x, log(ew.select(none, _const(y, at_zero), y)))
-        return ew.select(ew.bitwise_and(none, ew.bitwise_not(ew.is_nan(y))), _const(x, 0), ew.add(value, ew.mul(y, _const(
-            y, 0))) if aval_of(y).dtype.kind == "c" else ew.select(ew.is_nan(y), y, value))  # fmt: skip
+        value = ew.mul(x, log(ew.select(none, _const(y, at_zero), y)))  # 0 times a finite number where x is 0
+        return ew.select(ew.is_nan(y), y, value)
 
     return product
 
@@ -136,7 +137,8 @@ def _log_ndtr(x: Any) -> Any:
     fraction = ew.neg(z)
     for k in range(40, 0, -1):  # erfcx's continued fraction: Q(t) = phi(t) / (t + 1/(t + 2/(t + ...)))
         fraction = ew.add(ew.neg(z), ew.div(_const(x, k), fraction))
-    tail = ew.sub(ew.mul(_const(x, -0.5), ew.square(z)), ew.add(_const(x, 0.5 * math.log(2 * math.pi)), tr.log(fraction)))
+    scale = ew.add(_const(x, 0.5 * math.log(2 * math.pi)), tr.log(fraction))
+    tail = ew.sub(ew.mul(_const(x, -0.5), ew.square(z)), scale)
     body = ew.select(low, one, x)
     upper = tr.log1p(ew.neg(_ndtr(ew.neg(body))))
     lower = tr.log(_ndtr(body))
@@ -187,16 +189,27 @@ def _exp10(x: Any) -> Any:
     return tr.pow_(_const(x, 10), x)
 
 
-UFUNCS.update({
-    special.beta: _beta, special.betaln: _betaln, special.boxcox: _box(tr.log), special.boxcox1p: _box(tr.log1p),
-    special.digamma: tr.digamma, special.psi: tr.digamma, special.entr: _entr, special.erf: tr.erf,
-    special.erfc: tr.erfc, special.erfinv: tr.erf_inv, special.exp10: _exp10, special.expit: tr.logistic,
-    special.gamma: _gamma, special.gammaln: tr.lgamma, special.gammasgn: _gammasgn, special.kl_div: _kl_div,
-    special.log_expit: _log_expit, special.log_ndtr: _log_ndtr, special.logit: _logit, special.loggamma: tr.lgamma,
-    special.ndtr: _ndtr, special.ndtri: _ndtri, special.poch: _poch, special.rel_entr: _rel_entr,
-    special.xlogy: _xlogy, special.xlog1py: _xlog1py, special.exp2: tr.exp2, special.expm1: tr.expm1,
-    special.log1p: tr.log1p, special.cbrt: tr.cbrt,
+FOREIGN_UFUNCS.update({
+    "beta": _beta, "betaln": _betaln, "boxcox": _box(tr.log), "boxcox1p": _box(tr.log1p), "psi": tr.digamma,
+    "entr": _entr, "erf": tr.erf, "erfc": tr.erfc, "erfinv": tr.erf_inv, "exp10": _exp10, "expit": tr.logistic,
+    "gamma": _gamma, "gammaln": tr.lgamma, "gammasgn": _gammasgn, "kl_div": _kl_div, "log_expit": _log_expit,
+    "log_ndtr": _log_ndtr, "logit": _logit, "loggamma": tr.lgamma, "ndtr": _ndtr, "ndtri": _ndtri,
+    "poch": _poch, "rel_entr": _rel_entr, "xlogy": _xlogy, "xlog1py": _xlog1py, "exp2": tr.exp2,
+    "expm1": tr.expm1, "log1p": tr.log1p, "cbrt": tr.cbrt,
 })  # fmt: skip
+
+
+def _scipy() -> Any:
+    """``scipy.special``, which takes long to import, when it is first needed."""
+    from scipy import special
+
+    return special
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(_scipy(), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def logsumexp(
@@ -208,18 +221,18 @@ def logsumexp(
 
 def softmax(x: Any, /, *, axis: Any = None) -> Any:
     """``exp(x) / sum(exp(x))``, over all axes by default as SciPy's."""
-    return _softmax(x, axis) if contains_tracer((x,)) else special.softmax(x, axis=axis)
+    return _softmax(x, axis) if contains_tracer((x,)) else _scipy().softmax(x, axis=axis)
 
 
 def log_softmax(x: Any, /, *, axis: Any = None) -> Any:
     """The logarithm of ``softmax``, without overflow."""
-    return _log_softmax(x, axis) if contains_tracer((x,)) else special.log_softmax(x, axis=axis)
+    return _log_softmax(x, axis) if contains_tracer((x,)) else _scipy().log_softmax(x, axis=axis)
 
 
 def polygamma(n: Any, x: Any) -> Any:
     """The ``n``-th derivative of ``digamma``."""
     if not contains_tracer((n, x)):
-        return special.polygamma(n, x)
+        return _scipy().polygamma(n, x)
     x = operand(x)
     dtype = aval_of(x).dtype
     x = as_dtype(x, dtype if dtype.kind == "f" else np.dtype(np.float64))
@@ -232,15 +245,15 @@ def polygamma(n: Any, x: Any) -> Any:
 def factorial(n: Any, exact: bool = False) -> Any:
     """``n!`` as a float, by the gamma function; 0 for negative ``n``."""
     if not contains_tracer((n,)):
-        return special.factorial(n, exact=exact)
+        return _scipy().factorial(n, exact=exact)
     if exact:
-        raise NotImplementedError("factorial(exact=True) is not supported on traced values; its result may exceed int64")
-    return np.where(np.less(n, 0), 0.0, special.gamma(np.add(n, 1)))
+        raise NotImplementedError("factorial(exact=True) is not supported on traced values; it may exceed int64")
+    return np.where(np.less(n, 0), 0.0, _scipy().gamma(np.add(n, 1)))
 
 
 def multigammaln(a: Any, d: int) -> Any:
     """Logarithm of the multivariate gamma function of dimension ``d``."""
     if not contains_tracer((a,)):
-        return special.multigammaln(a, d)
+        return _scipy().multigammaln(a, d)
     total = d * (d - 1) * 0.25 * math.log(math.pi)
-    return sum((special.gammaln(a - 0.5 * k) for k in range(d)), start=total)
+    return sum((_scipy().gammaln(a - 0.5 * k) for k in range(d)), start=total)

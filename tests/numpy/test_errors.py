@@ -1,4 +1,5 @@
 """What a tracer says where Python or NumPy wants a value: the line, what was found, what to write."""
+# ruff: noqa: E501  (a row of a table is one line)
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ ROWS: list[tuple[str, Callable[[Any], Any], Any, type[Exception], list[str]]] = 
     ("item", lambda x: x.item(), 1.0, ConcretizationError, [".item() asked for the value", "x[0]"]),
     ("tolist", lambda x: x.tolist(), X, ConcretizationError, ["list(x)"]),
     ("format", lambda x: f"{x:.3f}", 1.0, ConcretizationError, ["debug.print"]),
-    ("range", lambda n: [k for k in range(n)], 3, TracerIntegerError, ["lax.fori_loop(0, n, body, init)", "static_argnums"]),
+    ("range", lambda n: list(range(n)), 3, TracerIntegerError, ["lax.fori_loop(0, n, body, init)", "static_argnums"]),
     ("list index", lambda n: [1, 2, 3, 4][n], 3, TracerIntegerError, ["np.stack(list)[i]", "lax.switch"]),
     ("float index", lambda x: [1, 2][x], 1.0, TracerIntegerError, ["Convert a float with .astype(int)"]),
     ("shape", lambda n: np.zeros(n), 3, TypeError, ["expected a sequence of integers or a single integer"]),

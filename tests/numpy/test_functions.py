@@ -1,4 +1,5 @@
 """NumPy's functions on tracers against NumPy itself: values, dtypes and shapes, staged and batched."""
+# ruff: noqa: E501  (a row of a table is one line)
 
 from __future__ import annotations
 
