@@ -17,7 +17,7 @@ from .jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from .primitive import Primitive
 from .trace import STATE, Source, Trace, Tracer, user_source
 
-__all__ = ["StageTrace", "StageTracer", "stage"]
+__all__ = ["StageTrace", "StageTracer", "is_staging", "stage"]
 
 
 class StageTracer(Tracer):
@@ -82,6 +82,16 @@ class StageTrace(Trace):
         outvars = tuple([self.atom(x) for x in outs])
         jaxpr = Jaxpr(tuple(self.constvars.values()), tuple(invars), tuple(self.eqns), outvars, self.name)
         return ClosedJaxpr(jaxpr, tuple(self.consts))
+
+
+def is_staging() -> bool:
+    """Whether what is computed now is written down instead: some enclosing trace stages."""
+    trace: Trace | None = STATE.trace
+    while trace is not None:
+        if type(trace) is StageTrace:
+            return True
+        trace = trace.parent
+    return False
 
 
 def stage(fun: Callable[..., Sequence[Any]], in_avals: Sequence[ShapedArray], name: str = "") -> ClosedJaxpr:

@@ -183,12 +183,10 @@ class _Assembler:
         kept_units = folded_units = 0
         for number in self.order:
             strides = self._strides(self.e.accesses[number])
-            if strides[folded.of[-1]] == 0:
-                continue
-            kept_units += strides[kept.of[-1]] in (0, 1)
-            folded_units += strides[folded.of[-1]] in (1, -1)
-            if strides[kept.of[-1]] == 0:
-                folded_units += 1
+            along, across = strides[lane], strides[folded.of[-1]]
+            if along and across:
+                kept_units += along == 1
+                folded_units += across in (1, -1)
         return kept_units > folded_units
 
     def _step(self, access: Access, loop: _LoopAxis) -> int:

@@ -69,28 +69,20 @@ def is_local(group: Group, value: Value, walk: Walk) -> bool:
 
 
 def inlines(value: Value, walk: Walk, group: Group) -> bool:
-    """Whether a value, walked over the group's domain, is computed again where it is used rather than loaded."""
+    """Whether a value, walked over the group's domain, is computed again where it is used rather than loaded.
+
+    What is cheap always is. Anything else only if the loops compute each element once, and no other group has claimed
+    it: so nothing heavy is computed in two places. (The group that defines it computes it only if it must be stored.)
+    """
     if value.virtual:
         return True
     if value.kind not in ("map", "window") or value.home is not None:
         return False
     if not value.heavy and value.weight <= CHEAP_WEIGHT:
         return True
-    if value.weight > MAX_INLINE or not _used_once(value):
+    if value.weight > MAX_INLINE or value.claimed not in (-1, group.number):
         return False
     return not value.shape or _computed_once(walk, group)
-
-
-def _used_once(value: Value) -> bool:
-    """Whether all that is made of ``value`` passes through one use of one value of its group."""
-    for _ in range(MAX_INLINE):
-        if value.uses == 1:
-            return True
-        meeting = value.meeting
-        if meeting is None or meeting.group != value.group:
-            return False
-        value = meeting
-    return False
 
 
 def _computed_once(walk: Walk, group: Group) -> bool:
@@ -156,6 +148,29 @@ class Grouper:
                 return False
         return True
 
+    def claim(self, value: Value, group: Group) -> None:
+        """Note what ``group`` is going to compute on the spot for its new member."""
+        row = value.kind not in ("fold", "argfold") and group.is_row(value)
+        stack = [
+            (ref.value, Walk(embedded(group, ref.layout.strides, row), ref.layout.offset))
+            for k, ref in enumerate(value.operands)
+            if value.kind != "window" or k
+        ]
+        while stack:
+            x, walk = stack.pop()
+            if x.kind not in ("map", "window") or x.group == group.number or not inlines(x, walk, group):
+                continue
+            walks = operand_walks(x, walk, group.domain)
+            if walks is None:
+                continue
+            if x.heavy or x.weight > CHEAP_WEIGHT:
+                if x.claimed == group.number:
+                    continue
+                x.claimed = group.number
+            stack += [
+                (r.value, w) for k, (r, w) in enumerate(zip(x.operands, walks, strict=True)) if x.kind != "window" or k
+            ]
+
     def compatible(self, value: Value, group: Group) -> bool:
         if group.call is not None or group.sequential or len(group.members) >= MAX_MEMBERS:
             return False
@@ -197,6 +212,7 @@ class Grouper:
             group = self._fresh(value)
         group.members.append(value)
         value.group = group.number
+        self.claim(value, group)
         for ref in value.operands:
             ref.value.consumers = group.number
 

@@ -54,11 +54,11 @@ class Ref(NamedTuple):
 
 
 class Value:
-    """See the module's text. ``uses`` counts refs from other values, outputs and steps; ``meeting`` is the nearest
-    value through which everything made of this one passes."""
+    """See the module's text. ``uses`` counts refs from other values, outputs and steps; ``group`` is the number of the
+    group that defines the value, ``claimed`` of one that has it computed on the spot, ``consumers`` of its last reader."""
 
     __slots__ = (
-        "axes", "block", "call", "consumers", "dtype", "fn", "group", "heavy", "home", "index", "kind", "meeting",
+        "axes", "block", "call", "claimed", "consumers", "dtype", "fn", "group", "heavy", "home", "index", "kind",
         "mode", "operands", "params", "parts", "readers", "shape", "stored", "uses", "weight",
     )  # fmt: skip
 
@@ -83,7 +83,7 @@ class Value:
         self.stored = False
         self.group = -1
         self.consumers = -1
-        self.meeting: Value | None = None
+        self.claimed = -1
 
     @property
     def size(self) -> int:
@@ -282,7 +282,6 @@ def build_graph(
         taken.add(value.index)
         value.uses += 1
         outputs.append(value)
-    find_meetings(b.order, outputs)
     weigh(b.order)
     return Graph(inputs, b.constants, b.order, outputs, b.flops)
 
@@ -301,35 +300,6 @@ def weigh(order: Sequence[Value | Call]) -> None:
             if x.uses == 1 or (not x.heavy and x.weight <= CHEAP_WEIGHT):
                 value.weight = min(value.weight + x.weight, 1000)
                 value.heavy = value.heavy or x.heavy
-
-
-_MEETING_STEPS = 24
-
-
-def find_meetings(order: Sequence[Value | Call], outputs: Sequence[Value]) -> None:
-    """Set ``meeting``: immediate post-dominators, sought a few steps far."""
-    nowhere = Value("const", (), INDEX, 1 << 60)
-    for value in outputs:
-        value.meeting = nowhere
-    for item in reversed(order):
-        user = nowhere if isinstance(item, Call) or item.kind != "map" else item
-        for ref in item.operands:
-            found = ref.value.meeting
-            ref.value.meeting = user if found is None else _meet(found, user, nowhere)
-    for item in order:
-        if isinstance(item, Value) and item.meeting is nowhere:
-            item.meeting = None
-
-
-def _meet(a: Value, b: Value, nowhere: Value) -> Value:
-    for _ in range(_MEETING_STEPS):
-        if a is b:
-            return a
-        if a.index < b.index:
-            a = a.meeting or nowhere
-        else:
-            b = b.meeting or nowhere
-    return a if a is b else nowhere
 
 
 def kept_params(fn: str, params: dict[str, Any]) -> tuple[tuple[str, Any], ...]:

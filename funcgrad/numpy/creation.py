@@ -7,13 +7,16 @@ that ``y = np.zeros_like(x); y[0] = x[0]`` can be written.
 from __future__ import annotations
 
 import math
+from operator import index
 from typing import Any
 
 import numpy as np
 
 from ..core.avals import aval_of, check_dtype
+from ..core.staging import is_staging
 from ..core.trace import Tracer
 from ..ops import elementwise as ew
+from ..ops.create import full as constant
 from ..ops.create import iota
 from ..ops.promotion import as_dtype, result_type
 from ..ops.structural import broadcast_to, expand_dims, reshape, shape_of
@@ -28,9 +31,34 @@ __all__ = [
     "zeros", "zeros_like",
 ]  # fmt: skip
 
-empty, eye, from_dlpack, frombuffer, fromfunction = np.empty, np.eye, np.from_dlpack, np.frombuffer, np.fromfunction
-identity, indices, mask_indices, ones, tri = np.identity, np.indices, np.mask_indices, np.ones, np.tri
-tril_indices, triu_indices, zeros = np.tril_indices, np.triu_indices, np.zeros
+eye, from_dlpack, frombuffer, fromfunction = np.eye, np.from_dlpack, np.frombuffer, np.fromfunction
+identity, indices, mask_indices, tri = np.identity, np.indices, np.mask_indices, np.tri
+tril_indices, triu_indices = np.tril_indices, np.triu_indices
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    return tuple([index(n) for n in shape]) if isinstance(shape, (tuple, list)) else (index(shape),)
+
+
+def _constant(shape: Any, value: Any, dtype: Any, default: Any) -> Any:
+    """A constant array: under ``jit`` a traced one, which no memory stands behind and which has ``.at``."""
+    dtype = check_dtype(np.dtype(default if dtype is None else dtype), "dtype")
+    return clone(constant(_shape(shape), value, dtype)) if is_staging() else np.full(_shape(shape), value, dtype)
+
+
+def zeros(shape: Any, dtype: Any = None, order: Any = "C", **ignored: Any) -> Any:
+    """An array of zeros, float64 unless another dtype is asked. See ``numpy.zeros``."""
+    return _constant(shape, 0, dtype, np.float64)
+
+
+def ones(shape: Any, dtype: Any = None, order: Any = "C", **ignored: Any) -> Any:
+    """An array of ones, float64 unless another dtype is asked. See ``numpy.ones``."""
+    return _constant(shape, 1, dtype, np.float64)
+
+
+def empty(shape: Any, dtype: Any = None, order: Any = "C", **ignored: Any) -> Any:
+    """An array to be filled; it is zero so far. See ``numpy.empty``."""
+    return zeros(shape, dtype)
 
 
 def _checked(array: Any) -> Any:
@@ -125,8 +153,15 @@ def full_like(
     return _like(a, fill_value, dtype, shape)
 
 
-@implements(np.full)
 def full(shape: Any, fill_value: Any, dtype: Any = None, order: Any = "C", **ignored: Any) -> Any:
+    """An array filled with one value. See ``numpy.full``."""
+    if not isinstance(fill_value, Tracer) and np.ndim(fill_value) == 0:
+        return _constant(shape, fill_value, dtype, np.asarray(fill_value).dtype)
+    return _full(shape, fill_value, dtype)
+
+
+@implements(np.full)
+def _full(shape: Any, fill_value: Any, dtype: Any = None, order: Any = "C", **ignored: Any) -> Any:
     """An array filled with one value."""
     return broadcast_to(_typed(fill_value, dtype), tuple(shape) if isinstance(shape, (tuple, list)) else (int(shape),))
 
