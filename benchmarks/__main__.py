@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .cold import ROWS as COLD_ROWS
+from .cold import TITLES as COLD_TITLES
 from .cold import measure_cold
 from .measure import Settings, Timing, measure
 from .peers import PEERS, available
@@ -43,7 +43,7 @@ def main() -> int:
         return not options.words or any(w in name.lower() for w in options.words)
 
     warm = [w for w in WORKLOADS if wanted(w.name) and not (options.quick and w.slow)]
-    cold = [title for title, _, _ in COLD_ROWS if wanted(title)]
+    cold = [title for title in COLD_TITLES if wanted(title)]
     if options.list:
         print("\n".join([w.name for w in warm] + cold))
         return 0

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from .codegen.cpu import MACHINE_CODE, kernel_source, namespace_for
+from .codegen.cpu import kernel_source
+from .codegen.namespace import MACHINE_CODE, namespace_for
 from .codegen.scalar import native
 from .core.jaxpr import ClosedJaxpr
 from .core.layout import Layout

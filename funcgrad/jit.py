@@ -282,8 +282,6 @@ class JitFunction:
             assert STATE.trace is saved
             traced = Traced(closed, in_tree, flat.out_tree, flat.__name__)
             if not any(isinstance(c, Tracer) for c in closed.consts):
-                closed = ClosedJaxpr(closed.jaxpr, tuple([_frozen(c) for c in closed.consts]))
-                traced = Traced(closed, in_tree, flat.out_tree, flat.__name__)
                 self._traces[key] = traced
         return traced
 
@@ -350,11 +348,6 @@ class _WithStatic:
         rest = iter(args)
         full = [self.fixed[p] if p in self.fixed else next(rest) for p in range(self.n_args)]
         return self.fun(*full, **self.named, **kwargs)
-
-
-def _frozen(const: Any) -> Any:
-    """A captured array as it is now: writing to it later does not reach into compiled programs."""
-    return const.copy() if isinstance(const, np.ndarray) else const
 
 
 def _check_hashable(fun: Callable[..., Any], name: str, value: Any) -> None:

@@ -11,7 +11,7 @@ from inspect import signature
 from typing import Final
 
 from .vecmath.expr import B1, F32, F64, I64, KINDS, Kind, Scalar, copysign, fabs, fma, select, unary_intrinsic
-from .vecmath.registry import FLOATS, INTEGERS, SIGNED, Definition
+from .vecmath.registry import FLOATS, INTEGERS, Definition
 
 __all__ = ["BASIC"]
 

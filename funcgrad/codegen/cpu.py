@@ -14,9 +14,7 @@ values lie in small arrays on the stack; so the innermost loop always runs along
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,6 @@ from ..kernels.ir import (
     ArgFold,
     Compute,
     Const,
-    Field,
     Fold,
     Index,
     Kernel,
@@ -39,10 +36,10 @@ from ..kernels.ir import (
     value_axes,
 )
 from ..kernels.rules import identity_of
-from . import basic, memory, vecmath
+from .nest import Loop, Nest, indent
 from .scalar import Writer, literal, scalar_expression, suffix
 
-__all__ = ["MACHINE_CODE", "kernel_source", "namespace_for"]
+__all__ = ["kernel_source"]
 
 SUM_BLOCK = 2048
 """Floats that are summed in one go; partial sums of blocks keep long sums as accurate as pairwise ones."""
@@ -53,22 +50,16 @@ def kernel_source(kernel: Kernel) -> str:
     return _Printer(kernel).text()
 
 
-class _Printer:
+class _Printer(Nest):
     def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
+        super().__init__(kernel)
         self.masks = value_axes(kernel.stages)
         self.dtypes = _dtypes(kernel)
-        self.table = {f: j for j, f in enumerate(kernel.fields())}
-        self.parallel = [a for a, x in enumerate(kernel.axes) if x.role == "parallel"]
-        self.lane = kernel.lane()
-        self.inner = [a for a, x in enumerate(kernel.axes) if x.role == "inner"]
-        self.outer = self.parallel + ([self.lane] if self.lane is not None else [])
         self.top: list[str] = []
         self.pre: list[list[str]] = [[] for _ in self.outer]
         self.body: list[str] = []
         self.arrays: dict[str, tuple[str, int]] = {}
         self.reloads: dict[str, Load] = {}
-        self._user_nest: dict[int, list[tuple[int, str]]] = {}
 
     # -- the whole
 
@@ -82,20 +73,20 @@ class _Printer:
             else:
                 self._row_stage(stage)
         lines = ["def kernel(slots, ints, lo, hi):"]
-        lines += _indent(self._header() + self.top, 1)
+        lines += indent(self._header() + self.top, 1)
         for depth, axis in enumerate(self.outer):
-            lines += _indent(self._open_outer(depth, axis), 1 + depth)
-            lines += _indent(self._advance(axis, self._outer_users(depth)), 2 + depth)
-            lines += _indent(self.pre[depth], 2 + depth)
-        lines += _indent(self.body or ["pass"], 1 + len(self.outer))
-        lines += _indent([f"release(p{k})" for k, x in enumerate(kernel.operands) if x.role == "scratch"], 1)
+            lines += indent(self._open_outer(depth, axis), 1 + depth)
+            lines += indent(self.advance(axis, self.longest), 2 + depth)
+            lines += indent(self.pre[depth], 2 + depth)
+        lines += indent(self.body or ["pass"], 1 + len(self.outer))
+        lines += indent([f"release(p{k})" for k, x in enumerate(kernel.operands) if x.role == "scratch"], 1)
         return "\n".join(lines) + "\n"
 
     def _header(self) -> list[str]:
         kernel, table, lines = self.kernel, self.table, []
         for f, j in table.items():
             if f.kind == "slot":
-                lines.append(f"p{f.operand} = base(slots, ints, {j}, {table[Field('offset', f.operand)]})")
+                lines.append(f"p{f.operand} = base(slots, ints, {j}, {self.field('offset', f.operand)})")
             elif f.kind == "extent":
                 lines.append(f"n{f.axis} = integer(ints, {j})")
             elif f.kind in ("block", "total"):
@@ -139,79 +130,16 @@ class _Printer:
     def _tile_width(self, axis: int) -> list[str]:
         return [f"    width = min_i64(n{axis} - i{axis}, {TILE})"]
 
-    # -- addresses
-
-    def _moving(self, k: int, nest: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
-        steps = self.kernel.operands[k].steps
-        scratch = self.kernel.operands[k].role == "scratch"
-        return [
-            (a, v) for a, v in nest if steps[a] != "0" and not (scratch and a in self.outer and v == f"i{a}")
-        ]
-
-    def _stride(self, k: int, axis: int) -> str:
-        operand = self.kernel.operands[k]
-        return str(operand.dtype.itemsize) if operand.steps[axis] == "1" else f"s{k}_{axis}"
-
-    def _nest(self, inner: bool) -> list[tuple[int, str]]:
-        """The loops around a statement of a stage, as (axis, variable): the lane counts twice, tile and element."""
-        nest = [(a, f"i{a}") for a in self.outer]
-        if inner:
-            nest += [(a, f"i{a}") for a in self.inner]
-        if self.lane is not None:
-            nest.append((self.lane, "j"))
-        return nest
-
-    def _pointer(self, k: int, nest: Sequence[tuple[int, str]]) -> str:
-        """The name of the pointer of operand ``k`` after the loops ``nest``."""
-        moving = self._moving(k, nest)
-        if not moving:
-            return f"p{k}"
-        return f"p{k}_{moving[-1][0]}" if moving[-1][1] != "j" else f"p{k}_j"
-
-    def _advance(self, axis: int, users: Iterable[int]) -> list[str]:
-        """At the head of the loop over ``axis``: the pointers of operands that move on further inside."""
-        lines = []
-        for k in users:
-            nest = self._user_nest[k]
-            position = next((p for p, (a, v) in enumerate(nest) if a == axis and v != "j"), None)
-            if position is None:
-                continue
-            moving = self._moving(k, nest)
-            here = nest[position]
-            if here in moving and here != moving[-1]:
-                before = self._pointer(k, nest[:position])
-                lines.append(f"p{k}_{axis} = {before} + i{axis} * {self._stride(k, axis)}")
-        return lines
-
-    def _outer_users(self, depth: int) -> list[int]:
-        return sorted(self._user_nest)
-
-    def _address(self, k: int, nest: Sequence[tuple[int, str]], indices: Sequence[str]) -> str:
-        moving = self._moving(k, nest)
-        pointer, element = f"p{k}", "0"
-        if moving:
-            axis, variable = moving[-1]
-            pointer = self._pointer(k, [x for x in nest[: nest.index(moving[-1])]])
-            if self.kernel.operands[k].steps[axis] == "1":
-                element = variable
-            else:
-                pointer = f"{pointer} + {variable} * s{k}_{axis}"
-        for d, name in enumerate(indices):
-            pointer = f"{pointer} + {name} * d{k}_{d}"
-        return f"{pointer}, {element}, {k}"
-
     # -- values along a lane that outlive the loop they are made in
 
     def _find_arrays(self) -> None:
         made: dict[str, int] = {}
         plain = {
             s.dst: s for stage in self.kernel.stages if not stage.inner for s in stage.body
-            if isinstance(s, Load) and not s.indices and self.kernel.operands[s.operand].role == "in"
+            if isinstance(s, Load) and not reads(s) and self.kernel.operands[s.operand].role == "in"
         }  # fmt: skip
         lane = 1 << (self.lane or 0)
-        loop = 0
-        for stage in self.kernel.stages:
-            loop += 1
+        for loop, stage in enumerate(self.kernel.stages):
             for s in stage.body:
                 for name in reads(s):
                     if made.get(name, loop) != loop and self.masks[name] & lane:
@@ -248,7 +176,7 @@ class _Printer:
         array, scope = self.arrays[name]
         return f"{name} = load_{self._array_kind(name)}({array}, j, {scope})"
 
-    def _fetch(self, name: str, here: set[str], nest: Sequence[tuple[int, str]]) -> list[str]:
+    def _fetch(self, name: str, here: set[str], nest: Sequence[Loop]) -> list[str]:
         """A value of another loop over the lane, if ``name`` is one: from its array or, if it was loaded, again."""
         if name in here or (name not in self.arrays and name not in self.reloads):
             return []
@@ -265,15 +193,18 @@ class _Printer:
 
     # -- statements
 
-    def _plain(self, s: Statement, nest: Sequence[tuple[int, str]]) -> list[str]:
+    def _plain(self, s: Statement, nest: Sequence[Loop]) -> list[str]:
         """The lines of a statement that does not fold."""
         if isinstance(s, Const):
             if s.value is not None:
                 return [f"{s.dst} = {literal(s.value, s.dtype)}"]
-            return [f"{s.dst} = const_{suffix(s.dtype)}(ints, {self.table[Field('const', s.slot)]})"]
+            return [f"{s.dst} = const_{suffix(s.dtype)}(ints, {self.field('const', s.slot)})"]
         if isinstance(s, Load):
             kind = suffix(self.kernel.operands[s.operand].dtype)
-            return [f"{s.dst} = load_{kind}({self._address(s.operand, nest, s.indices)})"]
+            where = self.address(s.operand, nest, s.indices)
+            if s.guard:
+                return [f"{s.dst} = load_{kind}_if({s.guard}, {where})"]
+            return [f"{s.dst} = load_{kind}({where})"]
         if isinstance(s, Index):
             return [f"{s.dst} = {self._index(s.axis)}"]
         if isinstance(s, Compute):
@@ -286,9 +217,9 @@ class _Printer:
         assert isinstance(s, Store)
         return self._store(s, nest)
 
-    def _store(self, s: Store, nest: Sequence[tuple[int, str]]) -> list[str]:
+    def _store(self, s: Store, nest: Sequence[Loop]) -> list[str]:
         dtype = self.kernel.operands[s.operand].dtype
-        where = self._address(s.operand, nest, s.indices)
+        where = self.address(s.operand, nest, s.indices)
         lines, value = [], s.arg
         if s.combine != "set":
             w = Writer(f"{s.arg}w")
@@ -297,7 +228,7 @@ class _Printer:
             lines += w.lines
             value = str(text)
         lines.append(f"store_{suffix(dtype)}({where}, {value})")
-        return [f"if {s.guard}:", *_indent(lines, 1)] if s.guard else lines
+        return [f"if {s.guard}:", *indent(lines, 1)] if s.guard else lines
 
     def _index(self, axis: int) -> str:
         if axis == self.lane:
@@ -326,13 +257,13 @@ class _Printer:
             self._note(s.operand, nest)
         return True
 
-    def _note(self, k: int, nest: list[tuple[int, str]]) -> None:
+    def _note(self, k: int, nest: list[Loop]) -> None:
         """Remember the longest nest in which an operand is used."""
-        if len(nest) > len(self._user_nest.get(k, ())):
-            self._user_nest[k] = nest
+        if len(nest) > len(self.longest.get(k, ())):
+            self.longest[k] = nest
 
     def _row_stage(self, stage: Stage) -> None:
-        nest = self._nest(False)
+        nest = self.nest(False)
         rest = []
         for s in stage.body:
             if not self._hoist(s):
@@ -341,10 +272,10 @@ class _Printer:
                     self._note(s.operand, nest)
         lines = self._with_arrays(rest, nest)
         if self.lane is not None and lines:
-            lines = ["for j in range(width):", *_indent(lines, 1)]
+            lines = ["for j in range(width):", *indent(lines, 1)]
         self.body += lines
 
-    def _with_arrays(self, statements: Sequence[Statement], nest: Sequence[tuple[int, str]]) -> list[str]:
+    def _with_arrays(self, statements: Sequence[Statement], nest: Sequence[Loop]) -> list[str]:
         """Statements of one loop: row values of other loops are fetched, those wanted elsewhere stored."""
         lines: list[str] = []
         here: set[str] = set()
@@ -364,7 +295,7 @@ class _Printer:
     # -- inner stages
 
     def _inner_stage(self, stage: Stage) -> None:
-        nest = self._nest(True)
+        nest = self.nest(True)
         for s in stage.body:
             if isinstance(s, (Load, Store)):
                 self._note(s.operand, nest)
@@ -380,26 +311,26 @@ class _Printer:
         users = {s.operand for s in stage.body if isinstance(s, (Load, Store))}
         self.body += self._initial(stage)
         split = self._splits(stage)
-        indent = 0
+        level_now = 0
         for depth, axis in enumerate(self.inner):
             if split:
                 lines = self._split_head(stage, axis)
-                self.body += _indent(lines, indent)
-                indent += 1
-                self.body += _indent(self._partials(stage), indent)
+                self.body += indent(lines, level_now)
+                level_now += 1
+                self.body += indent(self._partials(stage), level_now)
                 end = f"min_i64(b{axis} + {SUM_BLOCK}, n{axis})"
-                self.body += _indent([f"for i{axis} in range(b{axis}, {end}):"], indent)
+                self.body += indent([f"for i{axis} in range(b{axis}, {end}):"], level_now)
             else:
-                self.body += _indent(self._inner_head(axis), indent)
-            indent += 1
-            self.body += _indent(self._advance_stage(axis, users, nest), indent)
-            self.body += _indent(self._level_lines(levels[depth], nest), indent)
+                self.body += indent(self._inner_head(axis), level_now)
+            level_now += 1
+            self.body += indent(self.advance(axis, dict.fromkeys(users, nest)), level_now)
+            self.body += indent(self._level_lines(levels[depth], nest), level_now)
         lines = self._innermost(last, nest, split)
         if self.lane is not None:
-            lines = ["for j in range(width):", *_indent(lines, 1)]
-        self.body += _indent(lines, indent)
+            lines = ["for j in range(width):", *indent(lines, 1)]
+        self.body += indent(lines, level_now)
         if split:
-            self.body += _indent(self._join_partials(stage), indent - 1)
+            self.body += indent(self._join_partials(stage), level_now - 1)
         self.body += self._final(stage)
 
     def _level(self, s: Statement) -> int:
@@ -414,7 +345,7 @@ class _Printer:
             return not self._mask_of(s) >> self.lane & 1
         return level < len(self.inner) - 1
 
-    def _level_lines(self, statements: Sequence[Statement], nest: Sequence[tuple[int, str]]) -> list[str]:
+    def _level_lines(self, statements: Sequence[Statement], nest: Sequence[Loop]) -> list[str]:
         lines = []
         for s in statements:
             lines += self._plain(s, nest)
@@ -427,17 +358,6 @@ class _Printer:
                 f"for i{axis} in range(m{axis}):",
             ]
         return [f"for i{axis} in range(n{axis}):"]
-
-    def _advance_stage(self, axis: int, users: Iterable[int], nest: list[tuple[int, str]]) -> list[str]:
-        lines = []
-        position = next(p for p, (a, v) in enumerate(nest) if a == axis and v != "j")
-        for k in sorted(users):
-            moving = self._moving(k, nest)
-            here = nest[position]
-            if here in moving and here != moving[-1]:
-                before = self._pointer(k, nest[:position])
-                lines.append(f"p{k}_{axis} = {before} + i{axis} * {self._stride(k, axis)}")
-        return lines
 
     def _folds(self, stage: Stage) -> list[Fold]:
         return [s for s in stage.body if isinstance(s, Fold)]
@@ -478,7 +398,7 @@ class _Printer:
                 pairs.append((s.dst, "i64(0)"))
         if self.lane is None or not pairs:
             return [f"{name} = {value}" for name, value in pairs]
-        return ["for j in range(width):", *_indent([self._put(name, value) for name, value in pairs], 1)]
+        return ["for j in range(width):", *indent([self._put(name, value) for name, value in pairs], 1)]
 
     def _final(self, stage: Stage) -> list[str]:
         """float16 is summed in float32 and rounded once."""
@@ -487,9 +407,9 @@ class _Printer:
             return lines
         names = [s.dst for s in self._folds(stage) if s.dtype == np.float16]
         body = [line for n in names for line in (self._get(n), f"{n} = round_f16({n})", self._put(n, n))]
-        return ["for j in range(width):", *_indent(body, 1)]
+        return ["for j in range(width):", *indent(body, 1)]
 
-    def _innermost(self, statements: Sequence[Statement], nest: Sequence[tuple[int, str]], split: bool) -> list[str]:
+    def _innermost(self, statements: Sequence[Statement], nest: Sequence[Loop], split: bool) -> list[str]:
         lines: list[str] = []
         here: set[str] = set()
         folded = {s.dst for s in statements if isinstance(s, (Fold, ArgFold))}
@@ -511,7 +431,8 @@ class _Printer:
         dst = f"{s.dst}p" if split and s.monoid == "add" and s.dtype.kind == "f" else s.dst
         lines = [] if self.lane is None else [self._get(s.dst)]
         if s.dtype.kind == "f" and s.monoid in ("add", "mul", "max", "min"):
-            lines.append(f"{dst} = fold_{s.monoid}_{'f32' if s.dtype == np.float16 else suffix(s.dtype)}({dst}, {s.arg})")
+            kind = "f32" if s.dtype == np.float16 else suffix(s.dtype)
+            lines.append(f"{dst} = fold_{s.monoid}_{kind}({dst}, {s.arg})")
         else:
             w = Writer(f"{dst}f")
             text = _fold_expression(w, s.monoid, (dst, s.arg), s.dtype)
@@ -557,34 +478,3 @@ def _dtypes(kernel: Kernel) -> dict[str, np.dtype[Any]]:
             elif not isinstance(s, Store):
                 dtypes[s.dst] = s.dtype
     return dtypes
-
-
-def _indent(lines: Iterable[str], depth: int) -> list[str]:
-    space = "    " * depth
-    return [space + line for line in lines]
-
-
-# the names that sources use -------------------------------------------------------------------------------------
-
-_WORD = re.compile(r"[a-z][a-z0-9_]*")
-
-
-MACHINE_CODE = sorted(
-    [Path(basic.__file__), Path(memory.__file__), *Path(vecmath.__file__).parent.glob("*.py")]
-)
-"""The files that define the names which sources use: what a kernel's text leaves out of the cache's key."""
-
-
-def namespace_for(source: str) -> dict[str, Any]:
-    """The globals of a kernel's source. Imports Numba."""
-    names: dict[str, Any] = {"inf": float("inf"), "nan": float("nan")}
-    known = memory.memory_functions()
-    functions = vecmath.namespace()
-    for word in set(_WORD.findall(source)):
-        if word in known:
-            names[word] = known[word]
-        elif word in basic.BASIC:
-            names[word] = memory.basic_function(word)
-        elif word in vecmath.NAMES:
-            names[word] = functions[word]
-    return names

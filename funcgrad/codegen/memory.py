@@ -103,31 +103,52 @@ def _element(builder: Any, kind: Any, address: Any, index: Any) -> Any:
     return builder.gep(pointer, [index], inbounds=True)
 
 
-def _load(name: str) -> Any:
+def _load(name: str, guarded: bool) -> Any:
+    """``load_f64(address, element, operand)``; ``load_f64_if(guard, ...)`` gives zero and touches nothing if false."""
     numba_type, kind = _kinds()[name]
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        operand = signature.args[2].literal_value
-
-        def read(index: Any) -> Any:
-            return _mark(builder, builder.load(_element(builder, kind, args[0], index)), operand)
+    def read(builder: Any, context: Any, address: Any, element: Any, operand: int) -> Any:
+        def part(index: Any) -> Any:
+            return _mark(builder, builder.load(_element(builder, kind, address, index)), operand)
 
         if name in ("c64", "c128"):
-            twice = builder.shl(args[1], nb.i64(1))
+            twice = builder.shl(element, nb.i64(1))
             value = nb.struct(numba_type)(context, builder)
-            value.real, value.imag = read(twice), read(builder.or_(twice, nb.i64(1)))
+            value.real, value.imag = part(twice), part(builder.or_(twice, nb.i64(1)))
             return value._getvalue()
-        raw = read(args[1])
+        raw = part(element)
         if name == "b1":
             return builder.icmp_unsigned("!=", raw, nb.i8(0))
         return builder.fpext(raw, nb.ir.FloatType()) if name == "f16" else raw
 
-    def typer(typingctx: Any, address: Any, index: Any, operand: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return read(builder, context, args[0], args[1], signature.args[2].literal_value)
+
+    def guarded_codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        guard, address, element, _ = args
+        before = builder.block
+        inside, after = builder.append_basic_block("inside"), builder.append_basic_block("after")
+        builder.cbranch(guard, inside, after)
+        builder.position_at_end(inside)
+        value = read(builder, context, address, element, signature.args[3].literal_value)
+        builder.branch(after)
+        builder.position_at_end(after)
+        merged = builder.phi(value.type)
+        merged.add_incoming(nb.ir.Constant(value.type, None), before)
+        merged.add_incoming(value, inside)
+        return merged
+
+    def typer(typingctx: Any, address: Any, element: Any, operand: Any) -> Any:
         if not isinstance(operand, nb.types.IntegerLiteral):
             return None
         return numba_type(nb.types.int64, nb.types.int64, operand), codegen
 
-    return nb.intrinsic(prefer_literal=True)(typer)
+    def guarded_typer(typingctx: Any, guard: Any, address: Any, element: Any, operand: Any) -> Any:
+        if not isinstance(operand, nb.types.IntegerLiteral):
+            return None
+        return numba_type(nb.types.boolean, nb.types.int64, nb.types.int64, operand), guarded_codegen
+
+    return nb.intrinsic(prefer_literal=True)(guarded_typer if guarded else typer)
 
 
 def _store(name: str) -> Any:
@@ -309,7 +330,8 @@ def memory_functions() -> dict[str, Any]:
         **_complex(nb.types.complex64), **_complex(nb.types.complex128),
     }  # fmt: skip
     for name, (numba_type, _) in _kinds().items():
-        made[f"load_{name}"] = _load(name)
+        made[f"load_{name}"] = _load(name, False)
+        made[f"load_{name}_if"] = _load(name, True)
         made[f"store_{name}"] = _store(name)
         made[f"const_{name}"] = _constant(name)
         made[name] = numba_type

@@ -1,8 +1,8 @@
 """Staging: run a function on tracers that write down equations.
 
 Every operation met while a ``StageTrace`` is current is recorded, also those on constants. Values that are not its
-own tracers become constants of the jaxpr: scalars as literals, arrays (and tracers of outer transformations, which a
-closure may hold) as constant variables.
+own tracers become constants of the jaxpr, as they are at that moment: scalars as literals, arrays (and tracers of outer
+transformations, which a closure may hold) as constant variables.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from .avals import ShapedArray, aval_of
 from .jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from .primitive import Primitive
+from .snapshot import Snapshots
 from .trace import STATE, Source, Trace, Tracer, user_source
 
 __all__ = ["StageTrace", "StageTracer", "is_staging", "stage"]
@@ -43,7 +44,7 @@ class StageTracer(Tracer):
 
 
 class StageTrace(Trace):
-    __slots__ = ("const_tracers", "consts", "constvars", "eqns", "name")
+    __slots__ = ("consts", "constvars", "eqns", "name", "snapshots")
 
     def __init__(self, parent: Trace, name: str = "") -> None:
         super().__init__(parent)
@@ -51,6 +52,7 @@ class StageTrace(Trace):
         self.eqns: list[Eqn] = []
         self.constvars: dict[int, Var] = {}
         self.consts: list[Any] = []
+        self.snapshots = Snapshots()
 
     def new_input(self, aval: ShapedArray, source: Source | None = None) -> StageTracer:
         return StageTracer(self, Var(aval), source)
@@ -60,6 +62,7 @@ class StageTrace(Trace):
             return x.variable
         if not isinstance(x, Tracer) and np.ndim(x) == 0:
             return Literal(x[()] if isinstance(x, np.ndarray) else x)
+        x = self.snapshots(x)
         var = self.constvars.get(id(x))
         if var is None:
             var = self.constvars[id(x)] = Var(aval_of(x))

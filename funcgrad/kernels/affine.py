@@ -16,12 +16,24 @@ from typing import NamedTuple
 
 from ..core.layout import Layout
 
-__all__ = ["Walk", "compose", "contiguous_strides", "merge_axes", "split_walk"]
+__all__ = ["Origin", "Walk", "compose", "contiguous_strides", "merge_axes", "split_padded", "split_walk"]
+
+
+class Origin(NamedTuple):
+    """A walk taken apart: per domain axis the step along each axis of ``shape``, and the index it begins at."""
+
+    shape: tuple[int, ...]
+    rows: tuple[tuple[int, ...], ...]
+    base: tuple[int, ...]
 
 
 class Walk(NamedTuple):
+    """``origin`` is there where the walk leaves the array (a guard then keeps it from being used outside), so that it
+    could not be taken apart again."""
+
     strides: tuple[int, ...]
     offset: int
+    origin: Origin | None = None
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
@@ -55,7 +67,7 @@ def _decompose(walk: Walk, extents: Sequence[int], shape: Sequence[int]) -> tupl
             else:
                 low[k] += q * (extent - 1)
         rows.append(row)
-    if all(0 <= a and b < n for a, b, n in zip(low, high, shape, strict=True)):
+    if all(a >= 0 and b < n for a, b, n in zip(low, high, shape, strict=True)):
         return rows, base
     return None
 
@@ -85,8 +97,13 @@ def split_walk(
 
     None where no strides express it: the array must then be put into memory.
     """
-    if tuple(extents) == shape and walk.offset == 0 and walk.strides == contiguous_strides(shape):
+    if shape == tuple(extents) and walk.offset == 0 and walk.strides == contiguous_strides(shape):
         return [Walk(x.strides, x.offset) for x in layouts]
+    origin = walk.origin
+    if origin is not None:
+        if origin.shape != shape:
+            return None
+        return [along(origin, x) for x in layouts]
     parts = _decompose(walk, extents, shape)
     if parts is None:
         merged, fewer = merge_axes(shape, layouts)
@@ -96,12 +113,38 @@ def split_walk(
         if parts is None:
             return None
         layouts = fewer
-    rows, base = parts
-    result = []
-    for x in layouts:
-        strides = tuple([sum([q * s for q, s in zip(row, x.strides, strict=True)]) for row in rows])
-        result.append(Walk(strides, x.offset + sum([b * s for b, s in zip(base, x.strides, strict=True)])))
-    return result
+    return [_apply(*parts, x) for x in layouts]
+
+
+def _apply(rows: Sequence[Sequence[int]], base: Sequence[int], x: Layout) -> Walk:
+    strides = tuple([sum([q * s for q, s in zip(row, x.strides, strict=True)]) for row in rows])
+    return Walk(strides, x.offset + sum([b * s for b, s in zip(base, x.strides, strict=True)]))
+
+
+def along(origin: Origin, x: Layout) -> Walk:
+    """The walk through an operand that lies over ``origin.shape``; it keeps its origin if the operand does too."""
+    whole = x.offset == 0 and x.strides == contiguous_strides(origin.shape)
+    walk = _apply(origin.rows, origin.base, x)
+    return walk._replace(origin=origin) if whole else walk
+
+
+def split_padded(
+    walk: Walk, extents: Sequence[int], shape: tuple[int, ...], lows: Sequence[int], inner: Layout
+) -> tuple[Origin, Walk] | None:
+    """For an array of ``shape`` that holds another (seen through ``inner``) from index ``lows`` on: the walk taken
+    apart over ``shape``, and the walk through the other array, valid where it is inside."""
+    if walk.origin is not None:
+        if walk.origin.shape != shape:
+            return None
+        rows, base = [list(r) for r in walk.origin.rows], list(walk.origin.base)
+    else:
+        parts = _decompose(walk, extents, shape)
+        if parts is None:
+            return None
+        rows, base = parts
+    outer = Origin(shape, tuple([tuple(r) for r in rows]), tuple(base))
+    shifted = Origin(inner.shape, outer.rows, tuple([b - low for b, low in zip(base, lows, strict=True)]))
+    return outer, along(shifted, inner)
 
 
 def compose(walk: Walk, extents: Sequence[int], shape: tuple[int, ...], layout: Layout) -> Walk | None:

@@ -158,7 +158,7 @@ class _Assembler:
             if strides[outer] != strides[axis] * extent:
                 return False
         return not any(
-            n.op == "index" and n.detail in (outer, axis) or n.op == "scan" and self.e.inner >> axis & 1
+            (n.op == "index" and n.detail in (outer, axis)) or (n.op == "scan" and self.e.inner >> axis & 1)
             for n in self.e.nodes
         )
 
@@ -177,9 +177,9 @@ class _Assembler:
         heavy must not be repeated along it."""
         lane = kept.of[-1]
         for n in self.e.nodes:
-            if n.op == "compute" and (n.heavy or n.weight > RECOMPUTE_WEIGHT):
-                if n.mask & self.e.inner and not n.mask >> lane & 1:
-                    return True
+            costly = n.op == "compute" and (n.heavy or n.weight > RECOMPUTE_WEIGHT)
+            if costly and n.mask & self.e.inner and not n.mask >> lane & 1:
+                return True
         kept_units = folded_units = 0
         for number in self.order:
             strides = self._strides(self.e.accesses[number])
@@ -192,7 +192,7 @@ class _Assembler:
     def _step(self, access: Access, loop: _LoopAxis) -> int:
         if not loop.of:
             return 0
-        if loop.role == "parallel" and loop.factor > 1 or self.block is not None and loop is self.loops[0]:
+        if (loop.role == "parallel" and loop.factor > 1) or (self.block is not None and loop is self.loops[0]):
             if self._is_partial(access):
                 return access.walk.strides[0]
             return self._strides(access)[loop.of[-1]] * loop.factor
@@ -268,7 +268,8 @@ class _Assembler:
                     mask |= 1 << k
             for a in node.args:
                 mask |= self._mask(a.mask)
-            body.append(Load(name, self.number[node.detail], args, mask))
+            dynamic = len(access.index_strides)
+            body.append(Load(name, self.number[node.detail], args[:dynamic], mask, "".join(args[dynamic:])))
         elif node.op == "index":
             body.append(Index(name, self._loop_of(node.detail), mask))
         elif node.op == "compute":

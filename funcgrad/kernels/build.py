@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from .affine import Walk, contiguous_strides
-from .fuse import Group, embedded, inlines, is_local, operand_walks
-from .graph import HEAVY, INDEX, WEIGHTS, Ref, Value
+from .affine import Origin, Walk, contiguous_strides, split_padded
+from .fuse import Group, embedded, inlines, is_local, member_walks, operand_walks
+from .graph import HEAVY, INDEX, INLINED_KINDS, WEIGHTS, Ref, Value
 
 __all__ = ["Access", "Expression", "Node", "store_value"]
+
+_BOOL = np.dtype(np.bool_)
 
 
 @dataclass(eq=False, slots=True)
@@ -121,57 +123,61 @@ class Expression:
             self.accesses.append(Access(value, walk, index_strides))
         return number
 
-    def load(self, value: Value, walk: Walk, indices: tuple[Node, ...] = (), strides: tuple[int, ...] = ()) -> Node:
+    def load(
+        self, value: Value, walk: Walk, guard: Node | None = None, indices: tuple[Node, ...] = (),
+        strides: tuple[int, ...] = (),
+    ) -> Node:  # fmt: skip
+        """An element from memory; where ``guard`` is false, zero, and memory is not touched."""
         store_value(value)
-        number = self.access(value, walk, strides)
-        key = ("load", number, *[n.number for n in indices])
+        number = self.access(value, walk._replace(origin=None), strides)
+        args = indices if guard is None else (*indices, guard)
+        key = ("load", number, *[n.number for n in args])
         made = self._memo.get(key)
         if made is None:
             mask, stage = strides_mask(walk.strides), 0
-            for n in indices:
+            for n in args:
                 mask |= n.mask
                 stage = max(stage, n.stage)
-            made = self._memo[key] = self.node("load", indices, value.dtype, mask, stage=stage, detail=number)
+            made = self._memo[key] = self.node("load", args, value.dtype, mask, stage=stage, detail=number)
         return made
 
-    def pull(self, ref: Ref, walk: Walk) -> Node:
+    def pull(self, ref: Ref, walk: Walk, guard: Node | None = None) -> Node:
         """The element of ``ref.value`` at ``walk`` over the domain."""
         value = ref.value
         if value.kind == "const":
             return self.const(value.mode, value.dtype)
-        key = (value.index, walk)
+        key = (value.index, walk, None if guard is None else guard.number)
         made = self._memo.get(key)
         if made is None:
-            made = self._memo[key] = self._pull(value, walk)
+            made = self._memo[key] = self._pull(value, walk, guard)
         return made
 
-    def _pull(self, value: Value, walk: Walk) -> Node:
+    def _pull(self, value: Value, walk: Walk, guard: Node | None) -> Node:
         group = self.group
         if value.kind == "iota":
-            return self._iota(walk)
+            return self._linear(walk.strides, walk.offset)
         if value.group == group.number and value.index in self._members and is_local(group, value, walk):
             return self._define(value)
         outside = value.kind == "input" or (value.stored and value.group < group.number)
-        later = value.kind in ("map", "window") and value.group >= group.number  # counted on being computed here
+        later = value.kind in INLINED_KINDS and value.group >= group.number  # counted on being computed here
         if later or (not outside and inlines(value, walk, group)):
             walks = operand_walks(value, walk, group.domain)
             if walks is not None:
-                return self._apply(value, walks)
-        return self.load(value, walk)
+                return self._apply(value, walk, walks, guard)
+        return self.load(value, walk, guard)
 
     def _define(self, value: Value) -> Node:
         """A member at its own index."""
-        row = value.kind not in ("fold", "argfold") and self.group.is_row(value)
-        walks = [
-            Walk(embedded(self.group, ref.layout.strides, row), ref.layout.offset) for ref in value.operands
-        ]
-        return self._apply(value, walks)
+        own = Walk(embedded(self.group, contiguous_strides(value.shape), self.group.is_row(value)), 0)
+        return self._apply(value, own, member_walks(value, self.group), None)
 
-    def _apply(self, value: Value, walks: Sequence[Walk]) -> Node:
+    def _apply(self, value: Value, walk: Walk, walks: Sequence[Walk], guard: Node | None) -> Node:
+        if value.kind == "padded":
+            return self._pad(value, walk, walks, guard)
         if value.kind == "window":
-            indices = tuple([self.pull(r, w) for r, w in zip(value.operands[1:], walks[1:], strict=True)])
-            return self.load(value.operands[0].value, walks[0], indices, value.mode)
-        args = [self.pull(r, w) for r, w in zip(value.operands, walks, strict=True)]
+            indices = tuple([self.pull(r, w, guard) for r, w in zip(value.operands[1:], walks[1:], strict=True)])
+            return self.load(value.operands[0].value, walks[0], guard, indices, value.mode)
+        args = [self.pull(r, w, guard) for r, w in zip(value.operands, walks, strict=True)]
         if value.kind == "map":
             return args[0] if value.fn == "copy" else self.compute(value.fn, args, value.dtype, value.params)
         if value.kind == "scan":
@@ -183,22 +189,47 @@ class Expression:
             value.kind, tuple(args), value.dtype, self._kept_mask(), stage=args[0].stage + 1, fn=value.fn
         )
 
+    def _pad(self, value: Value, walk: Walk, walks: Sequence[Walk], guard: Node | None) -> Node:
+        (inner, fill), domain = value.operands, self.group.domain
+        parts = split_padded(walk, domain, value.shape, value.mode, inner.layout)
+        assert parts is not None
+        inside = self._inside(parts[0], value.mode, inner.layout.shape)
+        outer = self.pull(fill, walks[1], guard)
+        if inside is None:
+            return self.pull(inner, walks[0], guard)
+        both = inside if guard is None else self.compute("and", (guard, inside), _BOOL)
+        return self.compute("select", (inside, self.pull(inner, walks[0], both), outer), value.dtype)
+
+    def _inside(self, origin: Origin, lows: Sequence[int], counts: Sequence[int]) -> Node | None:
+        """Whether the index is within the region; None: always."""
+        inside: Node | None = None
+        for k, (low, count, extent) in enumerate(zip(lows, counts, origin.shape, strict=True)):
+            if low == 0 and count == extent:
+                continue
+            index = self._linear(tuple([row[k] for row in origin.rows]), origin.base[k])
+            for fn, limit, needed in (("ge", low, low > 0), ("lt", low + count, low + count < extent)):
+                if needed:
+                    test = self.compute(fn, (index, self.const(limit, INDEX)), _BOOL)
+                    inside = test if inside is None else self.compute("and", (inside, test), _BOOL)
+        return inside
+
     def _kept_mask(self) -> int:
         """All kept axes, and one bit more: what depends on a fold belongs into the parallel iteration even where no
         kept axis is left."""
         return ((2 << len(self.group.domain)) - 1) & ~self.inner
 
-    def _iota(self, walk: Walk) -> Node:
+    def _linear(self, strides: Sequence[int], offset: int) -> Node:
+        """The integer ``offset`` plus each domain index times its stride."""
         total: Node | None = None
-        for a, step in enumerate(walk.strides):
+        for a, step in enumerate(strides):
             if step:
                 term = self._index(a)
                 if step != 1:
                     term = self.compute("mul", (term, self.const(step, INDEX)), INDEX)
                 total = term if total is None else self.compute("add", (total, term), INDEX)
         if total is None:
-            return self.const(walk.offset, INDEX)
-        return self.compute("add", (total, self.const(walk.offset, INDEX)), INDEX) if walk.offset else total
+            return self.const(offset, INDEX)
+        return self.compute("add", (total, self.const(offset, INDEX)), INDEX) if offset else total
 
     def _index(self, axis: int) -> Node:
         made = self._memo.get(("index", axis))
@@ -223,11 +254,11 @@ class Expression:
             self.stores.append((number, args[0], tuple(args[1:]), root))
             return
         own = Walk(embedded(group, contiguous_strides(root.shape), row), 0)
-        made = self._memo.get((root.index, own)) if root.block is None else None
+        made = self._memo.get((root.index, own, None)) if root.block is None else None
         if made is None:
             made = self._define(root)
             if root.block is None:
-                self._memo[(root.index, own)] = made
+                self._memo[(root.index, own, None)] = made
         self.stores.append((self.access(owner, walk), made, (), root))
 
 

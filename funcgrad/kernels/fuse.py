@@ -14,11 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .affine import Walk, contiguous_strides, split_walk
-from .graph import CHEAP_WEIGHT, Call, Graph, Value
+from .affine import Walk, contiguous_strides, split_padded, split_walk
+from .graph import CHEAP_WEIGHT, INLINED_KINDS, Call, Graph, Value
 from .ir import TILE
 
-__all__ = ["Group", "embedded", "form_groups", "inlines", "is_local"]
+__all__ = ["Group", "embedded", "form_groups", "inlines", "is_local", "member_walks"]
 
 MAX_MEMBERS = 120
 MAX_INLINE = 60
@@ -71,18 +71,33 @@ def is_local(group: Group, value: Value, walk: Walk) -> bool:
 def inlines(value: Value, walk: Walk, group: Group) -> bool:
     """Whether a value, walked over the group's domain, is computed again where it is used rather than loaded.
 
-    What is cheap always is. Anything else only if the loops compute each element once, and no other group has claimed
-    it: so nothing heavy is computed in two places. (The group that defines it computes it only if it must be stored.)
+    What is cheap always is. Anything else only if the loops compute each element once, nothing else in the group
+    that defines it needs it, and no other group has claimed it: so nothing heavy is computed in two places.
     """
     if value.virtual:
         return True
-    if value.kind not in ("map", "window") or value.home is not None:
+    if value.kind not in INLINED_KINDS or value.home is not None:
         return False
     if not value.heavy and value.weight <= CHEAP_WEIGHT:
         return True
     if value.weight > MAX_INLINE or value.claimed not in (-1, group.number):
         return False
+    if not _leaves_home(value):
+        return False
     return not value.shape or _computed_once(walk, group)
+
+
+def _leaves_home(value: Value) -> bool:
+    """Whether all that is made of ``value`` in its own group passes through one value that another group reads."""
+    home = value.group
+    for _ in range(MAX_INLINE):
+        meeting = value.meeting
+        if meeting is None or (meeting.group == home and meeting.kind not in INLINED_KINDS):
+            return False
+        if meeting.group != home:
+            return True
+        value = meeting
+    return False
 
 
 def _computed_once(walk: Walk, group: Group) -> bool:
@@ -101,7 +116,22 @@ def _computed_once(walk: Walk, group: Group) -> bool:
     return sorted(moves, reverse=True) == moves
 
 
+def member_walks(value: Value, group: Group) -> list[Walk]:
+    """The walks through the operands of a member of ``group``, over the group's domain."""
+    row = value.kind not in ("fold", "argfold") and group.is_row(value)
+    if value.kind == "padded":
+        own = Walk(embedded(group, contiguous_strides(value.shape), row), 0)
+        walks = operand_walks(value, own, group.domain)
+        assert walks is not None
+        return walks
+    return [Walk(embedded(group, x.layout.strides, row), x.layout.offset) for x in value.operands]
+
+
 def operand_walks(value: Value, walk: Walk, domain: tuple[int, ...]) -> list[Walk] | None:
+    """The walks through the operands of an expression, given one through itself."""
+    if value.kind == "padded":
+        parts = split_padded(walk, domain, value.shape, value.mode, value.operands[0].layout)
+        return None if parts is None else [parts[1], Walk((0,) * len(domain), value.operands[1].layout.offset)]
     return split_walk(walk, domain, value.shape, [x.layout for x in value.operands])
 
 
@@ -137,12 +167,10 @@ class Grouper:
 
     def fits(self, value: Value, group: Group) -> bool:
         """Whether all operands of ``value`` are at hand in ``group``, over whose domain it is defined."""
-        row = value.kind not in ("fold", "argfold") and group.is_row(value)
-        for k, ref in enumerate(value.operands):
+        for k, (ref, walk) in enumerate(zip(value.operands, member_walks(value, group), strict=True)):
             if value.kind == "window" and k == 0:
                 ready = ref.value.group + 1
             else:
-                walk = Walk(embedded(group, ref.layout.strides, row), ref.layout.offset)
                 ready = self.ready(ref.value, walk, group)
             if ready > group.number:
                 return False
@@ -150,15 +178,14 @@ class Grouper:
 
     def claim(self, value: Value, group: Group) -> None:
         """Note what ``group`` is going to compute on the spot for its new member."""
-        row = value.kind not in ("fold", "argfold") and group.is_row(value)
         stack = [
-            (ref.value, Walk(embedded(group, ref.layout.strides, row), ref.layout.offset))
-            for k, ref in enumerate(value.operands)
+            (ref.value, walk)
+            for k, (ref, walk) in enumerate(zip(value.operands, member_walks(value, group), strict=True))
             if value.kind != "window" or k
         ]
         while stack:
             x, walk = stack.pop()
-            if x.kind not in ("map", "window") or x.group == group.number or not inlines(x, walk, group):
+            if x.kind not in INLINED_KINDS or x.group == group.number or not inlines(x, walk, group):
                 continue
             walks = operand_walks(x, walk, group.domain)
             if walks is None:

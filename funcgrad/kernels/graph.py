@@ -9,6 +9,7 @@ The kinds of values:
 ``input``    already in memory: an argument or constant of the program
 ``const``    one scalar
 ``map``      elementwise on its operands;  ``iota``: its own index
+``padded``   operand 0 from the indices ``mode`` on, elsewhere operand 1
 ``window``   elements of operand 0 at computed places
 ``fold`` ``argfold``   over ``axes`` of its one operand;  ``scan``: the running fold along its axis
 ``array``    memory written by other values, its ``parts``
@@ -44,6 +45,8 @@ WEIGHTS = {"div": 3, "sqrt": 3, "rsqrt": 4, "reciprocal": 3, "hypot": 6}
 """Costs, in additions, of the others that cost more than one."""
 
 CHEAP_WEIGHT = 6
+INLINED_KINDS = ("map", "padded", "window")
+"""The values that can be computed on the spot where they are used."""
 _PARAMS = {"integer_pow": ("y",)}
 INDEX = np.dtype(np.int64)
 
@@ -55,11 +58,12 @@ class Ref(NamedTuple):
 
 class Value:
     """See the module's text. ``uses`` counts refs from other values, outputs and steps; ``group`` is the number of the
-    group that defines the value, ``claimed`` of one that has it computed on the spot, ``consumers`` of its last reader."""
+    group that defines the value, ``claimed`` of one that has it computed on the spot, ``consumers`` of its last
+    reader. ``meeting`` is the nearest value through which everything made of this one passes."""
 
     __slots__ = (
         "axes", "block", "call", "claimed", "consumers", "dtype", "fn", "group", "heavy", "home", "index", "kind",
-        "mode", "operands", "params", "parts", "readers", "shape", "stored", "uses", "weight",
+        "meeting", "mode", "operands", "params", "parts", "readers", "shape", "stored", "uses", "weight",
     )  # fmt: skip
 
     def __init__(self, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> None:
@@ -84,6 +88,7 @@ class Value:
         self.group = -1
         self.consumers = -1
         self.claimed = -1
+        self.meeting: Value | None = None
 
     @property
     def size(self) -> int:
@@ -282,6 +287,7 @@ def build_graph(
         taken.add(value.index)
         value.uses += 1
         outputs.append(value)
+    find_meetings(b.order, outputs)
     weigh(b.order)
     return Graph(inputs, b.constants, b.order, outputs, b.flops)
 
@@ -292,14 +298,43 @@ def weigh(order: Sequence[Value | Call]) -> None:
     Operands that will lie in memory add a load: what is shared and not cheap, and what is much smaller.
     """
     for value in order:
-        if isinstance(value, Call) or value.kind not in ("map", "window"):
+        if isinstance(value, Call) or value.kind not in INLINED_KINDS:
             continue
         for x, _ in value.operands:
-            if x.kind not in ("map", "window") or 2 * x.size <= value.size:
+            if x.kind not in INLINED_KINDS or 2 * x.size <= value.size:
                 continue
             if x.uses == 1 or (not x.heavy and x.weight <= CHEAP_WEIGHT):
                 value.weight = min(value.weight + x.weight, 1000)
                 value.heavy = value.heavy or x.heavy
+
+
+_MEETING_STEPS = 24
+
+
+def find_meetings(order: Sequence[Value | Call], outputs: Sequence[Value]) -> None:
+    """Set ``meeting``: immediate post-dominators, sought a few steps far."""
+    nowhere = Value("const", (), INDEX, 1 << 60)
+    for value in outputs:
+        value.meeting = nowhere
+    for item in reversed(order):
+        user = nowhere if isinstance(item, Call) else item
+        for ref in item.operands:
+            found = ref.value.meeting
+            ref.value.meeting = user if found is None else _meet(found, user, nowhere)
+    for item in order:
+        if isinstance(item, Value) and item.meeting is nowhere:
+            item.meeting = None
+
+
+def _meet(a: Value, b: Value, nowhere: Value) -> Value:
+    for _ in range(_MEETING_STEPS):
+        if a is b:
+            return a
+        if a.index < b.index:
+            a = a.meeting or nowhere
+        else:
+            b = b.meeting or nowhere
+    return a if a is b else nowhere
 
 
 def kept_params(fn: str, params: dict[str, Any]) -> tuple[tuple[str, Any], ...]:

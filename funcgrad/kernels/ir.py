@@ -78,10 +78,13 @@ class Const:
 
 @dataclass(frozen=True, slots=True)
 class Load:
+    """With a ``guard``: zero where that is false, and memory is not touched there."""
+
     dst: str
     operand: int
     indices: tuple[str, ...] = ()
     axes: int = 0
+    guard: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +224,7 @@ def reads(statement: Statement) -> tuple[str, ...]:
     if isinstance(statement, Compute):
         return statement.args
     if isinstance(statement, Load):
-        return statement.indices
+        return (*statement.indices, *((statement.guard,) if statement.guard else ()))
     if isinstance(statement, Store):
         return (statement.arg, *statement.indices, *((statement.guard,) if statement.guard else ()))
     if isinstance(statement, (Fold, ArgFold, Scan)):
@@ -262,7 +265,8 @@ def _statement(s: Statement) -> str:
     if isinstance(s, Const):
         return f"{s.dst}:{s.dtype} = {f'const[{s.slot}]' if s.value is None else s.value}"
     if isinstance(s, Load):
-        return f"{s.dst} = load x{s.operand}{list(s.indices) if s.indices else ''}"
+        where = list(s.indices) if s.indices else ""
+        return f"{s.dst} = load x{s.operand}{where}{f' if {s.guard}' if s.guard else ''}"
     if isinstance(s, Index):
         return f"{s.dst} = index {s.axis}"
     if isinstance(s, Compute):

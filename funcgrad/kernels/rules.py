@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core import lowering as L
+from ..core.avals import ShapedArray
 from ..core.jaxpr import Eqn
 from ..core.layout import Layout
 from ..core.staging import stage
@@ -189,6 +190,10 @@ def _assemble(b: GraphBuilder, eqn: Eqn, lower: L.Assemble, refs: list[Ref]) -> 
         source = b.view(refs[pieces[0].operand], lambda layout: _through(pieces[0].source, layout))
         if pieces[0].target == Layout.contiguous(aval.shape):
             return Ref(source.value, unsqueezed(source.layout, aval.shape))
+    if len(pieces) == 2:
+        padded = _padded(b, pieces, refs, aval)
+        if padded is not None:
+            return padded
     array = b.new("array", squeeze_shape(aval.shape), aval.dtype)
     b.order.pop()
     covered = 0
@@ -201,6 +206,33 @@ def _assemble(b: GraphBuilder, eqn: Eqn, lower: L.Assemble, refs: list[Ref]) -> 
         array.parts.append(part)
     b.order.append(array)
     return b.whole(array, aval.shape)
+
+
+def _padded(b: GraphBuilder, pieces: Sequence[L.Piece], refs: list[Ref], aval: ShapedArray) -> Ref | None:
+    """One value within a margin of a scalar: an expression, which costs no pass over memory."""
+    fill, piece = pieces
+    whole = Layout.contiguous(aval.shape)
+    if fill.target != whole or any(fill.source.strides) or refs[fill.operand].layout.size != 1:
+        return None
+    if any(s != t and n > 1 for s, t, n in zip(piece.target.strides, whole.strides, piece.target.shape, strict=True)):
+        return None
+    layout = _through(piece.source, refs[piece.operand].layout)
+    if layout is None:
+        return None
+    counts = piece.target.shape
+    layout = unsqueezed(layout, counts)
+    lows, rest = [], piece.target.offset
+    for stride in whole.strides:
+        lows.append(rest // stride)
+        rest -= lows[-1] * stride
+    keep = [a for a, n in enumerate(aval.shape) if n != 1]
+    inner = Layout(tuple([counts[a] for a in keep]), tuple([layout.strides[a] for a in keep]), layout.offset)
+    shape = tuple([aval.shape[a] for a in keep])
+    scalar = Ref(refs[fill.operand].value, Layout(shape, (0,) * len(shape), refs[fill.operand].layout.offset))
+    value = b.new("padded", shape, aval.dtype, [Ref(refs[piece.operand].value, inner), scalar])
+    value.mode = tuple([lows[a] for a in keep])
+    value.weight = 3
+    return b.whole(value, aval.shape)
 
 
 def unsqueezed(layout: Layout, shape: tuple[int, ...]) -> Layout:

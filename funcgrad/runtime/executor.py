@@ -139,7 +139,6 @@ class _MethodDef(ctypes.Structure):
 
 
 _METH_FASTCALL = 0x80
-_immortal: list[Any] = []
 
 
 @cache
@@ -176,7 +175,9 @@ def _builtin_entry() -> Callable[..., int] | None:
     table = python_api()
     address = compile_runtime(_ENTRY, "entry", 3)
     definition = _MethodDef(b"run_program", address, _METH_FASTCALL, None)
-    _immortal.append(definition)
+    # CPython reads the definition once more when it frees the function, which at the interpreter's end may be after
+    # all that this module holds is gone: nobody may ever free it.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(definition))
     make = ctypes.pythonapi.PyCFunction_NewEx
     make.restype = ctypes.py_object
     make.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)

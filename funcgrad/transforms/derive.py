@@ -15,12 +15,17 @@ import numpy as np
 from .. import tree
 from ..core.avals import FLOAT0, aval_of, tangent_dtype
 from ..core.primitive import ZERO
-from ..core.trace import STATE
-from .flat import FlatFunction, argument_name, canonical_argnums, check_callable, check_outputs, own, wraps
+from ..core.snapshot import Snapshots
+from ..core.trace import EVAL, STATE
+from .flat import FlatFunction, argument_name, canonical_argnums, check_callable, check_outputs, own, own_all, wraps
 from .forward import instantiate, jvp_flat
 from .linear import LinearFunction, TangentTrace, TangentTracer, linearize_flat
 
 __all__ = ["grad", "jvp", "linear_transpose", "linearize", "value_and_grad", "vjp"]
+
+
+_COPY_LIMIT = 1 << 16
+"""Bytes of a captured array below which copying it costs less than what is done with it."""
 
 
 def quiet() -> np.errstate:
@@ -144,14 +149,14 @@ def _value_and_grad(
             return [out_tracer, *aux_leaves(aux)]
 
         with quiet():
-            outs, linear = linearize_flat(flat, leaves)
-            value, lowered_aux = outs[0], rebuild_aux(aux, outs[1:])
+            snapshots = Snapshots(limit=_COPY_LIMIT if STATE.trace is EVAL else None)
+            outs, linear = linearize_flat(flat, leaves, snapshots=snapshots)
+            snapshots.verify()
+            value, lowered_aux = outs[0], rebuild_aux(aux, outs[1:], leaves)
             one = aval_of(value).dtype.type(1)
             cts = linear.transpose([one] + [ZERO] * (len(outs) - 1))
             grads = treedef.unflatten(_per_leaf(leaves, cts))
-        result = grads if isinstance(argnums, (tuple, list)) else grads[0]
-        if isinstance(argnums, (tuple, list)):
-            result = tuple(grads)
+        result = tuple(grads) if isinstance(argnums, (tuple, list)) else grads[0]
         return ((own(value), lowered_aux), result) if has_aux else (own(value), result)
 
     return value_and_grad_fun
@@ -174,13 +179,14 @@ def aux_leaves(aux: Any) -> list[Any]:
     return [] if aux is None else [x for x in tree.leaves(aux) if _is_value(x)]
 
 
-def rebuild_aux(aux: Any, values: Sequence[Any]) -> Any:
-    """``aux`` with its arrays replaced; leaves that are no arrays (strings, say) pass through untouched."""
+def rebuild_aux(aux: Any, values: Sequence[Any], taken: Sequence[Any]) -> Any:
+    """``aux`` with its arrays replaced; leaves that are no arrays (strings, say) pass through untouched. What is
+    returned shares no memory with ``taken``."""
     if aux is None:
         return None
     leaves, treedef = tree.flatten(aux)
-    remaining = iter(values)
-    return treedef.unflatten([own(next(remaining)) if _is_value(x) else x for x in leaves])
+    remaining = iter(own_all(values, taken))
+    return treedef.unflatten([next(remaining) if _is_value(x) else x for x in leaves])
 
 
 def _is_value(x: Any) -> bool:
@@ -191,15 +197,15 @@ def _is_value(x: Any) -> bool:
     return True
 
 
-def _per_leaf(leaves: Sequence[Any], cts: Sequence[Any]) -> list[Any]:
-    """Cotangents of the inexact leaves, and float0 zeros for the others."""
+def _per_leaf(leaves: Sequence[Any], cts: Sequence[Any], taken: Sequence[Any] = ()) -> list[Any]:
+    """Cotangents of the inexact leaves, and float0 zeros for the others, in memory of their own."""
     remaining = iter(cts)
     results = []
     for x in leaves:
         aval = aval_of(x)
         inexact = tangent_dtype(aval.dtype) != FLOAT0
-        results.append(own(instantiate(next(remaining) if inexact else ZERO, x)))
-    return results
+        results.append(instantiate(next(remaining) if inexact else ZERO, x))
+    return own_all(results, taken)
 
 
 def grad(
@@ -295,15 +301,16 @@ def jvp(fun: Callable[..., Any], primals: Any, tangents: Any, has_aux: bool = Fa
             return outs + aux_leaves(flat.aux)
 
         outs, t_outs = jvp_flat(with_aux, leaves, checked)
-        ts = [own(instantiate(t, o)) for o, t in zip(outs[:n], t_outs[:n], strict=True)]
-    result = flat.out_tree.unflatten([own(o) for o in outs[:n]]), flat.out_tree.unflatten(ts)
-    return (*result, rebuild_aux(flat.aux, outs[n:])) if has_aux else result
+        ts = [instantiate(t, o) for o, t in zip(outs[:n], t_outs[:n], strict=True)]
+    owned = own_all([*outs[:n], *ts], [*leaves, *t_leaves])
+    result = flat.out_tree.unflatten(owned[:n]), flat.out_tree.unflatten(owned[n:])
+    return (*result, rebuild_aux(flat.aux, outs[n:], [*leaves, *t_leaves, *owned])) if has_aux else result
 
 
 def _linearize(fun: Callable[..., Any], primals: Sequence[Any], has_aux: bool) -> Any:
+    snapshots = Snapshots()  # the derivative is used later, when the caller may have written to the arguments
     leaves, in_tree = tree.flatten((tuple(primals), {}))
-    for x in leaves:
-        aval_of(x)
+    leaves = [snapshots(x) for x in leaves]
     flat = FlatFunction(fun, in_tree, has_aux)
     n = 0
 
@@ -314,9 +321,9 @@ def _linearize(fun: Callable[..., Any], primals: Sequence[Any], has_aux: bool) -
         return outs + aux_leaves(flat.aux)
 
     with quiet():
-        outs, linear = linearize_flat(with_aux, leaves)
+        outs, linear = linearize_flat(with_aux, leaves, snapshots=snapshots)
     linear = LinearFunction(linear.inputs, linear.trace, linear.outs[:n])
-    aux = rebuild_aux(flat.aux, outs[n:])
+    aux = rebuild_aux(flat.aux, outs[n:], outs[n:])  # copies: the linear program may hold the originals
     return leaves, in_tree, outs[:n], flat.out_tree, linear, aux
 
 
@@ -340,12 +347,10 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
         checked = _check_tangents(outs, cts, "vjp: cotangent", lambda k: tree.leaf_paths(out_tree)[k])
         with quiet():
             pulled = linear.transpose(checked)
-            results = _per_leaf(leaves, pulled)
-        given = {id(c) for c in cts}
-        results = [r.copy() if type(r) is np.ndarray and id(r) in given else r for r in results]
+        results = _per_leaf(leaves, pulled, cts)
         return in_tree.unflatten(results)[0]
 
-    out = out_tree.unflatten([own(o) for o in outs])
+    out = out_tree.unflatten(own_all(outs, outs))  # copies: the linear program may hold the originals
     return (out, vjp_fun, aux) if has_aux else (out, vjp_fun)
 
 
@@ -367,10 +372,10 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> 
         checked = _check_tangents(leaves, ts, "linearize: tangent", lambda k: tree.leaf_paths(in_tree)[k][3:])
         inexact = [t for t, x in zip(checked, leaves, strict=True) if tangent_dtype(aval_of(x).dtype) != FLOAT0]
         with quiet():
-            results = [own(instantiate(t, o)) for t, o in zip(linear.apply(inexact), outs, strict=True)]
-        return out_tree.unflatten(results)
+            results = [instantiate(t, o) for t, o in zip(linear.apply(inexact), outs, strict=True)]
+        return out_tree.unflatten(own_all(results, ts))
 
-    out = out_tree.unflatten([own(o) for o in outs])
+    out = out_tree.unflatten(own_all(outs, outs))
     return (out, f_jvp, aux) if has_aux else (out, f_jvp)
 
 
@@ -400,7 +405,7 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any) -> Callable[[Any], 
                 "functions act on floating-point or complex arrays"
             )
     parent = STATE.trace
-    trace = TangentTrace(parent)
+    trace = TangentTrace(parent, Snapshots())
     inputs = [TangentTracer(trace, a.strong(), None) for a in avals]
     flat = FlatFunction(fun, in_tree)
     STATE.trace = trace
@@ -428,7 +433,7 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any) -> Callable[[Any], 
         ]
         with quiet():
             pulled = linear.transpose(typed)
-            results = [own(instantiate(c, t)) for c, t in zip(pulled, inputs, strict=True)]
-        return in_tree.unflatten(results)[0]
+            results = [instantiate(c, t) for c, t in zip(pulled, inputs, strict=True)]
+        return in_tree.unflatten(own_all(results, cts))[0]
 
     return transposed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,16 @@ import numpy as np
 from .. import tree
 from ..core.avals import aval_of
 
-__all__ = ["FlatFunction", "argument_name", "canonical_argnums", "check_callable", "check_outputs", "own", "wraps"]
+__all__ = [
+    "FlatFunction",
+    "argument_name",
+    "canonical_argnums",
+    "check_callable",
+    "check_outputs",
+    "own",
+    "own_all",
+    "wraps",
+]
 
 
 class FlatFunction:
@@ -101,6 +110,29 @@ def own(x: Any) -> Any:
     return (
         x if x.__class__ is not float and x.__class__ is not int and x.__class__ is not complex else np.asarray(x)[()]
     )
+
+
+def _memory(x: np.ndarray) -> int:
+    """Whose memory ``x`` lies in: equal for an array and its views."""
+    owner: Any = x
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return id(owner)
+
+
+def own_all(results: Iterable[Any], taken: Iterable[Any] = ()) -> list[Any]:
+    """As `own`, and so that writing to one result changes neither another nor any of ``taken``."""
+    seen = {_memory(x) for x in taken if type(x) is np.ndarray}
+    owned = []
+    for x in results:
+        x = own(x)
+        if type(x) is np.ndarray:
+            memory = _memory(x)
+            if memory in seen:
+                x = x.copy()
+            seen.add(memory)
+        owned.append(x)
+    return owned
 
 
 def wraps(fun: Callable[..., Any], transform: str, doc: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:

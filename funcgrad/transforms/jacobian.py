@@ -12,7 +12,7 @@ from ..core.avals import aval_of
 from ..ops.structural import reshape
 from .batch import batch_flat
 from .derive import jvp, quiet, vjp
-from .flat import argument_name, canonical_argnums, check_callable, own, wraps
+from .flat import argument_name, canonical_argnums, check_callable, own_all, wraps
 
 __all__ = ["hessian", "jacfwd", "jacrev"]
 
@@ -125,7 +125,8 @@ def jacfwd(
             )
             n_out = len(outs) - len(aux_holder)
             shapes = [aval_of(x).shape for x in leaves]
-            blocks = [treedef.unflatten([own(b) for b in _split_rows(x, shapes, front=False)]) for x in outs[:n_out]]
+            parts = own_all([part for x in outs[:n_out] for part in _split_rows(x, shapes, front=False)])
+            blocks = [treedef.unflatten(parts[k : k + len(shapes)]) for k in range(0, len(parts), len(shapes))]
         if not isinstance(argnums, (tuple, list)):
             blocks = [b[0] for b in blocks]
         jacobian = result["tree"].unflatten(blocks)
@@ -187,8 +188,9 @@ def jacrev(
                 lambda n: [0] * n,
             )
             shapes = [aval_of(x).shape for x in out_leaves]
-            columns = [[own(b) for b in _split_rows(x, shapes, front=True)] for x in rows]
-        blocks = [treedef.unflatten([c[k] for c in columns]) for k in range(len(out_leaves))]
+            parts = own_all([part for x in rows for part in _split_rows(x, shapes, front=True)])
+        n_out = len(out_leaves)
+        blocks = [treedef.unflatten(parts[k::n_out]) for k in range(n_out)]
         if not isinstance(argnums, (tuple, list)):
             blocks = [b[0] for b in blocks]
         jacobian = out_tree.unflatten(blocks)

@@ -14,6 +14,7 @@ from typing import Any
 from ..core.avals import ShapedArray, aval_of, tangent_dtype
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, Primitive, ZeroDerivative, not_linear
+from ..core.snapshot import Snapshots
 from ..core.trace import STATE, Trace, Tracer
 from ..ops.elementwise import add_p, mul_p, neg_p, sub_p
 from .forward import refuse, tangent_zeros
@@ -84,20 +85,23 @@ class TangentTracer(Tracer):
 
 
 class TangentTrace(Trace):
-    """Records what touches tangents, passes on the rest."""
+    """Records what touches tangents, passes on the rest. ``snapshots`` as for `LinearizeTrace`."""
 
-    __slots__ = ("count", "tape")
+    __slots__ = ("count", "snapshots", "tape")
 
-    def __init__(self, parent: Trace) -> None:
+    def __init__(self, parent: Trace, snapshots: Snapshots | None = None) -> None:
         super().__init__(parent)
         self.tape: Tape = []
         self.count = 0
+        self.snapshots = snapshots
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         linear = [k for k, x in enumerate(args) if type(x) is TangentTracer and x._trace is self]
         if not linear:
             assert self.parent is not None
             return self.parent.process(primitive, args, params)
+        if self.snapshots is not None and len(linear) < len(args):
+            args = tuple([x if k in linear else self.snapshots(x) for k, x in enumerate(args)])
         node = Node(primitive, args, params, linear)
         self.tape.append(node)
         if primitive.multiple_results:
@@ -131,11 +135,15 @@ class LinearizeTracer(Tracer):
 
 
 class LinearizeTrace(Trace):
-    __slots__ = ("tangent_trace",)
+    """With ``snapshots``, constant operands are kept as they are when used: the user's function may write to them
+    later. A program that is a jaxpr needs none."""
 
-    def __init__(self, parent: Trace) -> None:
+    __slots__ = ("snapshots", "tangent_trace")
+
+    def __init__(self, parent: Trace, snapshots: Snapshots | None = None) -> None:
         super().__init__(parent)
         self.tangent_trace = TangentTrace(parent)
+        self.snapshots = snapshots
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         primals: list[Any] = []
@@ -153,6 +161,9 @@ class LinearizeTrace(Trace):
         assert parent is not None
         if not active:
             return parent.process(primitive, args, params)
+        if self.snapshots is not None and any([t is ZERO for t in tangents]):
+            snapshot = self.snapshots
+            primals = [snapshot(p) if t is ZERO else p for p, t in zip(primals, tangents, strict=True)]
         rule = primitive.jvp
         saved = STATE.trace
         try:
@@ -279,14 +290,18 @@ class _TapeConverter:
 
 
 def linearize_flat(
-    fun: Callable[..., Sequence[Any]], primals: Sequence[Any], active: Sequence[bool] | None = None
+    fun: Callable[..., Sequence[Any]],
+    primals: Sequence[Any],
+    active: Sequence[bool] | None = None,
+    snapshots: Snapshots | None = None,
 ) -> tuple[list[Any], LinearFunction]:
     """``fun(*primals)`` and its derivative there as a linear function of the active, inexact inputs' tangents.
 
-    The linear function has one input per primal that is active and has a tangent space, in order.
+    The linear function has one input per primal that is active and has a tangent space, in order. ``snapshots`` must
+    be given where ``fun`` runs the user's code.
     """
     parent = STATE.trace
-    trace = LinearizeTrace(parent)
+    trace = LinearizeTrace(parent, snapshots)
     args, inputs = [], []
     for k, x in enumerate(primals):
         aval = aval_of(x)

@@ -10,7 +10,7 @@ from ..core.avals import aval_of
 from ..util import canonicalize_axis
 from .batch import NO_NAME, batch_flat
 from .derive import quiet
-from .flat import FlatFunction, argument_name, check_callable, own, wraps
+from .flat import FlatFunction, argument_name, check_callable, own_all, wraps
 
 __all__ = ["vmap"]
 
@@ -124,7 +124,7 @@ def vmap(
 
         with quiet():
             outs = batch_flat(fun_flat, size, leaves, dims, out_dims, NO_NAME if axis_name is None else axis_name)
-        return flat.out_tree.unflatten([own(x) for x in outs])
+        return flat.out_tree.unflatten(own_all(outs, leaves))
 
     return vmap_fun
 

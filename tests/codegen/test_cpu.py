@@ -18,10 +18,8 @@ from funcgrad.kernels.graph import Call
 from funcgrad.ops.reduce import argmax_p, argmin_p, reduce_max_p, reduce_min_p, reduce_prod_p
 from funcgrad.ops.structural import reduce_sum_p
 
-DTYPES = [
-    np.dtype(t)
-    for t in "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split()
-]
+INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+DTYPES = [np.dtype(t) for t in ["bool", *INTEGERS, "float16", "float32", "float64", "complex64", "complex128"]]
 TOLERANCE = {"e": 2e-3, "f": 5e-7, "d": 1e-14, "F": 2e-6, "D": 1e-13}
 
 

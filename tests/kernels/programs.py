@@ -100,6 +100,13 @@ FUSED: dict[str, tuple[Program, list[np.ndarray], int]] = {
     "heavy work is not repeated by a broadcast": (lambda x, y: [y * exp(x)], normal((6,), (4, 6)), 2),
     "heavy work per row": (lambda x, y: [y * keep(exp(x))], normal((4,), (4, 6)), 1),
     "large sum": (lambda x: [reduce_sum(x * x, (0, 1)) * 0.5], normal((300, 400)), 2),
+    "gradient of a slice": (
+        lambda x, u: [pad(u, np.float64(0), [(1, 0, 0)]) + pad(u * strided_slice(x, (1,), (50,), (1,)), np.float64(0), [(0, 1, 0)])],
+        normal((50,), (49,)), 1,
+    ),
+    "shared and heavy": (
+        lambda x: (lambda t: [reduce_sum(t * t, (1,)), reduce_sum(t, (0,)), t + 1.0])(tanh(x)), normal((30, 40)), 2
+    ),
     "large columns": (lambda x: [reduce_sum(x, (0,))], normal((5000, 20)), 2),
 }
 
@@ -114,6 +121,21 @@ WHOLE: dict[str, tuple[Program, list[np.ndarray]]] = {
     "constant output": (lambda x: [np.float64(2.0), np.arange(3.0), x], normal((2,))),
     "pad": (lambda x: [pad(sin(x), np.float64(3), [(1, 2, 0), (0, 1, 1)])], normal((3, 4))),
     "negative pad": (lambda x: [pad(x, np.float64(3), [(-1, 2, 0), (0, -1, 0)])], normal((3, 4))),
+    "pad of an expression": (lambda x: [pad(exp(x), np.float64(1), [(2, 0, 0), (0, 3, 0)]) * 2.0], normal((3, 4))),
+    "pad of a pad": (
+        lambda x: [pad(pad(sin(x), np.float64(1), [(1, 1, 0), (1, 0, 0)]) + 1.0, np.float64(2), [(0, 1, 0), (2, 2, 0)])],
+        normal((3, 4)),
+    ),
+    "pad of a transpose": (lambda x: [pad(transpose(x, (1, 0)), np.float64(0), [(1, 0, 0), (0, 2, 0)])], normal((3, 4))),
+    "sum of a pad": (lambda x: [reduce_sum(pad(x * x, np.float64(0), [(1, 2, 0), (3, 0, 0)]), (0,))], normal((3, 40))),
+    "pad of one element": (lambda x: [pad(x, np.float64(0), [(3, 2, 0), (0, 1, 0)])], normal((1, 2))),
+    "pad of a broadcast": (
+        lambda x: [pad(broadcast_in_dim(exp(x), (5, 4), (1,)), np.float64(0), [(1, 0, 0), (0, 2, 0)])], normal((4,))
+    ),
+    "gradient of a slice": (
+        lambda x, u: [pad(u, np.float64(0), [(1, 0, 0)]) + pad(-(u * strided_slice(x, (1,), (50,), (1,))), np.float64(0), [(0, 1, 0)])],
+        normal((50,), (49,)),
+    ),
     "cumulative rows": (lambda x: [cumsum_p.bind(x * 2.0, axis=1, reverse=False) + 1.0], normal((3, 50))),
     "cumulative columns": (lambda x: [cumsum_p.bind(x, axis=0, reverse=True)], normal((30, 5))),
     "argmax": (lambda x: [argmax_p.bind(x, axis=0), argmax_p.bind(x, axis=1)], normal((6, 9))),
@@ -133,12 +155,14 @@ WHOLE: dict[str, tuple[Program, list[np.ndarray]]] = {
             ) + 1.0
         ],
         normal((5, 4), (6, 4)),
-    ),  # fmt: skip
+    ),
     "matrix products": (
         lambda x, y: [dot_general(tanh(x), y, (((1,), (0,)), ((), ()))), dot_general(x, x, (((0,), (0,)), ((), ())))],
         normal((30, 40), (40, 20)),
     ),
-    "batched product": (lambda x, y: [dot_general(x, y, (((2,), (1,)), ((0,), (0,))))], normal((3, 9, 20), (3, 20, 11))),
+    "batched product": (
+        lambda x, y: [dot_general(x, y, (((2,), (1,)), ((0,), (0,))))], normal((3, 9, 20), (3, 20, 11))
+    ),
     "outer product": (lambda x, y: [dot_general(x, y, (((), ()), ((), ())))], normal((5,), (6,))),
     "scalars": (lambda x, y: [sin(x) * y + 1.0, x - y], normal((), ())),
     "zero rows": (lambda x: [reduce_sum(sin(x), (0,)), x * 2.0], normal((0, 3))),
@@ -154,7 +178,7 @@ WHOLE: dict[str, tuple[Program, list[np.ndarray]]] = {
     "scratch lanes": (
         lambda x: (lambda e: [reduce_sum(e * log(reduce_sum(e, (0,))), (0,))])(exp(tanh(x))), normal((50, 700))
     ),
-}  # fmt: skip
+}
 
 
 def compiled(f: Program, args: Sequence[Any]) -> Executable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,17 @@ def test_other_dtypes(name: str, dtype: str) -> None:
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-3 if dtype == "float16" else 1e-6, atol=1e-6)
         assert np.asarray(a).dtype == np.asarray(b).dtype
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_heavy_functions_are_computed_once(name: str) -> None:
+    """However often a value is used, its transcendental function stands in one kernel, once."""
+    f, args = WHOLE[name]
+    executable = compiled(f, args)
+    written = Counter(e.primitive.name for e in executable.lowered.closed.eqns)
+    text = executable.as_text()
+    for fn in ("exp", "tanh", "sin", "log"):
+        assert text.count(f" {fn}_f64(") <= written[fn]
 
 
 def source_at(f: Any, shapes: list[tuple[int, ...]]) -> str:

@@ -244,3 +244,72 @@ def test_leaked_tracer_is_reported() -> None:
 def test_warnings_of_numpy_stay_away() -> None:
     with np.errstate(all="raise"):
         assert fg.grad(np.sqrt)(0.0) == np.inf
+
+
+def _refilled(x):
+    buffer = np.full(x.shape, 2.0)
+    total = np.sum(x * buffer)
+    buffer[:] = 3.0
+    return total + np.sum(np.sin(x[0]) * buffer[:2])
+
+
+def test_work_arrays_may_be_written_again() -> None:
+    x = np.ones(3)
+    expected = np.array([2 + 6 * np.cos(1.0), 2, 2])
+    pulled = fg.vjp(_refilled, x)[1](1.0)[0]
+    for found in (fg.grad(_refilled)(x), fg.jit(fg.grad(_refilled))(x), pulled, fg.linearize(_refilled, x)[1](x)):
+        np.testing.assert_allclose(found, expected if np.ndim(found) else expected.sum(), rtol=1e-15)
+
+    def moving(x):
+        weights = np.arange(3.0)
+        total = 0.0
+        for _ in range(2):
+            total = total + np.sum(x * weights)  # broadcast: the trace meets a view
+            weights += 1
+        return total
+
+    np.testing.assert_array_equal(fg.grad(moving)(np.ones((2, 3))), [[1, 3, 5]] * 2)
+    np.testing.assert_array_equal(fg.jit(fg.grad(moving))(np.ones((2, 3))), [[1, 3, 5]] * 2)
+    big = np.ones(100_000)
+    with pytest.raises(ValueError, match=r"shape \(100000,\).*written to in place.*k\.copy\(\)"):
+        fg.grad(_refilled)(big)
+    np.testing.assert_allclose(fg.jit(fg.grad(_refilled))(big)[:3], expected)
+
+
+def test_derivatives_keep_the_point_they_were_taken_at() -> None:
+    x = np.array([1.0, 2.0, 3.0])
+    out, pull = fg.vjp(np.exp, x)
+    out[:], x[:] = 0, 0
+    np.testing.assert_allclose(pull(np.ones(3))[0], np.exp([1, 2, 3]))
+    x = np.array([1.0, 2.0, 3.0])
+    out, push = fg.linearize(np.exp, x)
+    out[:], x[:] = 0, 0
+    np.testing.assert_allclose(push(np.ones(3)), np.exp([1, 2, 3]))
+
+    def outer(y):
+        _, pull = fg.vjp(lambda x: x * x * y, y)
+        y[0] = 100.0
+        return pull(np.ones(3))[0]
+
+    for transform in (fg.jit, fg.vmap, lambda f: f):
+        y = np.array([[1.0, 2.0, 3.0]])
+        found = transform(outer)(y if transform is fg.vmap else y[0])
+        np.testing.assert_allclose(np.reshape(found, 3), [2, 8, 18])
+
+
+def test_results_share_no_memory() -> None:
+    x, y = np.ones(3), np.ones(3)
+    results = {
+        "grad": fg.grad(lambda u, v: np.sum((u + v) ** 2), (0, 1))(x, y),
+        "grad views": fg.grad(lambda u, v: np.sum((u.reshape(3) + v) ** 2), (0, 1))(np.ones((3, 1)), y),
+        "jvp": fg.jvp(lambda u: (u, u), (x,), (y,)),
+        "vmap": fg.vmap(lambda u: (u, u))(x),
+        "aux": fg.grad(lambda u: (np.sum(u), (u, u)), has_aux=True)(x),
+        "vjp": (fg.vjp(lambda u: (u, u), x)[0], fg.vjp(lambda u: (u, u), x)[1]((y, y))),
+        "jacfwd": fg.jacfwd(lambda u: (u, u))(x),
+        "jacrev": fg.jacrev(lambda u, v: u + v, (0, 1))(x, y),
+    }
+    for name, result in results.items():
+        leaves = [*fg.tree.leaves(result), x, y]
+        for k, a in enumerate(leaves):
+            assert not any(np.shares_memory(a, b) for b in leaves[:k]), name
