@@ -81,7 +81,10 @@ def main() -> int:
     wrong = [k for k, v in notes.items() if any(r.startswith("WRONG") for r in v.values())]
     if wrong:
         print(f"results differ between peers: {', '.join(wrong)}", file=sys.stderr)
-    return 1 if wrong else 0
+    ours = [k for k, v in notes.items() if v.get("funcgrad", "").startswith("failed")]
+    if ours:
+        print(f"funcgrad failed: {', '.join(ours)}", file=sys.stderr)
+    return 1 if wrong or ours else 0
 
 
 if __name__ == "__main__":

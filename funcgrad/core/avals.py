@@ -12,7 +12,16 @@ from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["FLOAT0", "ShapedArray", "aval_of", "check_dtype", "is_inexact", "register_aval", "tangent_dtype"]
+__all__ = [
+    "FLOAT0",
+    "ShapeDtypeStruct",
+    "ShapedArray",
+    "aval_of",
+    "check_dtype",
+    "is_inexact",
+    "register_aval",
+    "tangent_dtype",
+]
 
 FLOAT0: Final = np.dtype([("float0", np.void, 0)])
 """dtype of the tangents of integers and booleans: it has one value, zero."""
@@ -159,6 +168,12 @@ def _getter_for(cls: type, x: Any) -> Any:
     for base in cls.__mro__:
         if base in _AVAL_GETTERS:
             return _AVAL_GETTERS[base]
+    if issubclass(cls, (np.matrix, np.ma.MaskedArray)):
+        raise TypeError(
+            f"{cls.__module__}.{cls.__qualname__}: funcgrad knows plain arrays only, to which a matrix's product or an "
+            "array's mask means nothing. Pass np.asarray(...) of a matrix, and .filled(value) of a masked array with "
+            "its mask as an argument of its own."
+        )
     if issubclass(cls, (np.generic, np.ndarray)):
         return _array_aval
     for base in (bool, int, float, complex):
@@ -169,6 +184,45 @@ def _getter_for(cls: type, x: Any) -> Any:
         f"{x!r} of type {cls.__module__}.{cls.__qualname__} is not an array or number. Pass np.asarray(...) of it; "
         "containers (lists, tuples, dicts) are accepted only where a pytree is."
     )
+
+
+class ShapeDtypeStruct:
+    """Shape and dtype of an array that need not exist; accepted wherever only these are asked.
+
+    >>> ShapeDtypeStruct((2, 3), np.float32)
+    ShapeDtypeStruct(shape=(2, 3), dtype=float32)
+    """
+
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, shape: Sequence[int], dtype: Any) -> None:
+        try:
+            self.shape = tuple([operator.index(n) for n in shape])
+        except TypeError:
+            raise TypeError(f"ShapeDtypeStruct: shape must be a sequence of integers, found {shape!r}") from None
+        if any([n < 0 for n in self.shape]):
+            raise ValueError(f"ShapeDtypeStruct: shape {self.shape} has a negative extent")
+        self.dtype = check_dtype(np.dtype(dtype), "ShapeDtypeStruct")
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ShapeDtypeStruct) and (self.shape, self.dtype) == (other.shape, other.dtype)
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.dtype))
+
+    def __repr__(self) -> str:
+        return f"ShapeDtypeStruct(shape={self.shape}, dtype={self.dtype.name})"
+
+
+_AVAL_GETTERS[ShapeDtypeStruct] = lambda x: ShapedArray(x.shape, x.dtype)
 
 
 def is_inexact(dtype: np.dtype[Any]) -> bool:

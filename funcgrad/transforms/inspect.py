@@ -8,46 +8,12 @@ from typing import Any
 import numpy as np
 
 from .. import tree
-from ..core.avals import ShapedArray, aval_of, check_dtype, register_aval
+from ..core.avals import ShapeDtypeStruct, aval_of
 from ..core.jaxpr import ClosedJaxpr
 from ..core.staging import stage
 from .flat import FlatFunction, check_callable, wraps
 
 __all__ = ["ShapeDtypeStruct", "eval_shape", "make_jaxpr", "stage_call"]
-
-
-class ShapeDtypeStruct:
-    """Shape and dtype of an array that need not exist; accepted wherever only these are asked.
-
-    >>> ShapeDtypeStruct((2, 3), np.float32)
-    ShapeDtypeStruct(shape=(2, 3), dtype=float32)
-    """
-
-    __slots__ = ("dtype", "shape")
-
-    def __init__(self, shape: Sequence[int], dtype: Any) -> None:
-        self.shape = tuple(int(n) for n in shape)
-        self.dtype = check_dtype(np.dtype(dtype), "ShapeDtypeStruct")
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ShapeDtypeStruct) and (self.shape, self.dtype) == (other.shape, other.dtype)
-
-    def __hash__(self) -> int:
-        return hash((self.shape, self.dtype))
-
-    def __repr__(self) -> str:
-        return f"ShapeDtypeStruct(shape={self.shape}, dtype={self.dtype.name})"
-
-
-register_aval(ShapeDtypeStruct, lambda x: ShapedArray(x.shape, x.dtype))
 
 
 def stage_call(
