@@ -24,13 +24,12 @@ from . import tree
 from .compiler import Executable, compile_jaxpr
 from .control.call import jit_p, set_executor
 from .control.derived import clear_derived, closed_over
-from .core.avals import ShapedArray, aval_of
+from .core.avals import ShapeDtypeStruct, ShapedArray, aval_of
 from .core.jaxpr import ClosedJaxpr, Jaxpr, eval_jaxpr
 from .core.staging import stage
 from .core.trace import EVAL, STATE, Tracer
 from .passes.pipeline import optimize
-from .transforms.flat import FlatFunction, canonical_argnums, check_callable
-from .transforms.inspect import ShapeDtypeStruct
+from .transforms.flat import FlatFunction, canonical_argnums, check_arguments, check_callable, function_name
 from .tree_specialize import Specialized, specialize
 
 __all__ = ["Compiled", "JitFunction", "Lowered", "Traced", "clear_caches", "jit"]
@@ -65,7 +64,13 @@ set_executor(_execute_call)
 def as_input(x: Any, aval: ShapedArray) -> Any:
     """``x`` as compiled programs take it: a C-contiguous array, or a NumPy scalar if 0-d."""
     if aval.shape == ():
-        return x if type(x) is aval.dtype.type else aval.dtype.type(x)
+        try:
+            return x if type(x) is aval.dtype.type else aval.dtype.type(x)
+        except OverflowError:
+            raise OverflowError(
+                f"the integer {x} does not fit {aval.dtype.name}, the dtype with which Python's integers are traced; "
+                "pass it as a float"
+            ) from None
     return np.ascontiguousarray(x, aval.dtype)
 
 
@@ -245,12 +250,18 @@ class JitFunction:
         fun, args, kwargs, statics = self._split_static(args, kwargs)
         leaves, in_tree = tree.flatten((args, kwargs))
         if STATE.trace is not EVAL or any(isinstance(x, Tracer) for x in leaves):
+            check_arguments(fun, args, kwargs, leaves, "jit")
             return self._bind(fun, leaves, in_tree, statics)
         plain = not kwargs and not statics and all(type(x) in _PLAIN for x in args)
-        keys = tuple([_leaf_key(x) for x in leaves])
+        try:
+            keys = tuple([_leaf_key(x) for x in leaves])
+        except TypeError:
+            check_arguments(fun, args, kwargs, leaves, "jit")
+            raise
         key = keys if plain else (in_tree, *keys, statics) if statics else (in_tree, *keys)
         entry = self._entries.get(key)
         if entry is None:
+            check_arguments(fun, args, kwargs, leaves, "jit")
             traced = self._trace(fun, leaves, in_tree, statics)
             if any(isinstance(c, Tracer) for c in traced.jaxpr.consts):
                 return self._bind(fun, leaves, in_tree, statics)
@@ -277,9 +288,7 @@ class JitFunction:
         traced = self._traces.get(key)
         if traced is None:
             flat = FlatFunction(fun, in_tree)
-            saved = STATE.trace
             closed = stage(flat, avals, flat.__name__)
-            assert STATE.trace is saved
             traced = Traced(closed, in_tree, flat.out_tree, flat.__name__)
             if not any(isinstance(c, Tracer) for c in closed.consts):
                 self._traces[key] = traced
@@ -290,7 +299,8 @@ class JitFunction:
         if not self._has_static:
             return self._fun, args, kwargs, ()
         if not self._static_argnames:  # without a name for it, a static argument must be there by position
-            canonical_argnums(self._static_argnums, len(args), "jit static_argnums")
+            why = "static arguments must be passed by position"
+            canonical_argnums(self._static_argnums, len(args), "jit", "static_argnums", why)
         positions = {p % len(args) for p in self._static_argnums if -len(args) <= p < len(args)}
         named = {k: v for k, v in kwargs.items() if k in self._static_argnames}
         fixed = {p: args[p] for p in positions}
@@ -311,6 +321,7 @@ class JitFunction:
         """Trace for these arguments (arrays, or ``ShapeDtypeStruct``) without running anything."""
         fun, args, kwargs, statics = self._split_static(args, kwargs)
         leaves, in_tree = tree.flatten((args, kwargs))
+        check_arguments(fun, args, kwargs, leaves, "jit", abstract=True)
         return self._trace(fun, leaves, in_tree, statics)
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
@@ -342,7 +353,7 @@ class _WithStatic:
 
     def __init__(self, fun: Callable[..., Any], n_args: int, fixed: dict[int, Any], named: dict[str, Any]) -> None:
         self.fun, self.n_args, self.fixed, self.named = fun, n_args, fixed, named
-        self.__name__ = getattr(fun, "__name__", type(fun).__name__)
+        self.__name__ = function_name(fun)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         rest = iter(args)
@@ -353,10 +364,10 @@ class _WithStatic:
 def _check_hashable(fun: Callable[..., Any], name: str, value: Any) -> None:
     try:
         hash(value)
-    except TypeError:
+    except TypeError as error:
         what = "an array" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
         raise ValueError(
-            f"jit: the static argument {name} of {getattr(fun, '__name__', fun)} is {what}, which is not hashable. "
+            f"jit: the static argument {name} of {function_name(fun)} is {what}, which is not hashable ({error}). "
             "Static arguments are part of the cache key: pass a tuple instead of a list, or make the argument dynamic "
             "by leaving it out of static_argnums and static_argnames."
         ) from None
@@ -370,10 +381,10 @@ def _as_tuple(value: Any, kind: type, name: str) -> tuple[Any, ...]:
     return items
 
 
-def _static_sets(
-    fun: Callable[..., Any], argnums: Iterable[int], argnames: Iterable[str]
+def _positions_and_names(
+    fun: Callable[..., Any], argnums: tuple[int, ...], argnames: tuple[str, ...], kind: str
 ) -> tuple[tuple[int, ...], frozenset[str]]:
-    """Positions and names complete each other: a static argument may be passed either way."""
+    """Positions and names complete each other: an argument may be passed either way. ``kind``: static or donate."""
     try:
         parameters = list(inspect.signature(fun).parameters.values())
     except (TypeError, ValueError):
@@ -381,10 +392,17 @@ def _static_sets(
     plain = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     keyword = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} | set(plain)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        for p in argnums:
+            if not -len(plain) <= p < len(plain):
+                raise ValueError(
+                    f"jit: {kind}_argnums {argnums!r} wants positional argument {p}, but {function_name(fun)} takes "
+                    f"{len(plain)}: {plain}"
+                )
     for n in argnames:
         if n not in keyword and not takes_any:
             raise ValueError(
-                f"jit: static_argnames names {n!r}, but {getattr(fun, '__name__', fun)} has no such "
+                f"jit: {kind}_argnames names {n!r}, but {function_name(fun)} has no such "
                 f"parameter; it has {sorted(keyword)}"
             )
     positions = set(argnums) | {plain.index(n) for n in argnames if n in plain}
@@ -430,12 +448,21 @@ def jit(
     if fun is None:
         return lambda f: jit(f, **options)
     check_callable(fun, "jit")
-    nums, names = _static_sets(
-        fun, _as_tuple(static_argnums, int, "static_argnums"), _as_tuple(static_argnames, str, "static_argnames")
+    nums, names = _positions_and_names(
+        fun,
+        _as_tuple(static_argnums, int, "static_argnums"),
+        _as_tuple(static_argnames, str, "static_argnames"),
+        "static",
     )
-    donated, _ = _static_sets(
-        fun, _as_tuple(donate_argnums, int, "donate_argnums"), _as_tuple(donate_argnames, str, "donate_argnames")
+    donated, _ = _positions_and_names(
+        fun,
+        _as_tuple(donate_argnums, int, "donate_argnums"),
+        _as_tuple(donate_argnames, str, "donate_argnames"),
+        "donate",
     )
+    both = sorted(set(nums) & set(donated))
+    if both:
+        raise ValueError(f"jit: argument {both[0]} is both static and donated; a static argument has no memory to give")
     return JitFunction(fun, nums, names, donated, inline)
 
 

@@ -16,7 +16,7 @@ from ..core.lowering import Call, Inline
 from ..core.primitive import ZERO, Linear, Primitive
 from ..core.staging import stage
 from ..transforms.batch import batch_subtrace
-from ..transforms.flat import FlatFunction, check_callable, wraps
+from ..transforms.flat import FlatFunction, check_arguments, check_callable, function_name, own_all, static_positions, wraps
 from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linearize_flat
 from .derived import batched_jaxpr, call_jaxpr, closed_over
@@ -49,7 +49,7 @@ def _batch(axis: tuple[int, Any], args: Sequence[Any], dims: Sequence[int | None
     return checkpoint_p.bind(*args, jaxpr=derived), out_dims
 
 
-def _not_transposable(cts: Any, *operands: Any, jaxpr: ClosedJaxpr) -> Any:
+def _transpose(cts: Any, *operands: Any, jaxpr: ClosedJaxpr) -> Any:
     linear = [type(x) is Linear for x in operands]
 
     def fun(*xs: Any) -> list[Any]:
@@ -67,7 +67,7 @@ checkpoint_p = Primitive(
     impl=_impl,
     shape=lambda *avals, jaxpr: tuple(jaxpr.out_avals),
     jvp=_jvp,
-    transpose=_not_transposable,
+    transpose=_transpose,
     batch=_batch,
     lower=Call(),
     multiple_results=True,
@@ -131,22 +131,21 @@ def checkpoint(fun: Callable[..., Any], *, prevent_cse: bool = True, static_argn
     np.float64(12.0)
     """
     check_callable(fun, "checkpoint")
-    static = {static_argnums} if isinstance(static_argnums, int) else set(static_argnums)
-
     @wraps(fun, "checkpoint", "Takes the same arguments.")
     def checkpointed(*args: Any, **kwargs: Any) -> Any:
-        fixed = {p % len(args) for p in static} if static else set()
+        fixed = static_positions(static_argnums, len(args), "checkpoint")
         dynamic = [x for p, x in enumerate(args) if p not in fixed]
         leaves, in_tree = tree.flatten((tuple(dynamic), kwargs))
+        check_arguments(fun, [None if p in fixed else x for p, x in enumerate(args)], kwargs, leaves, "checkpoint")
 
         def partial(*xs: Any, **kws: Any) -> Any:
             rest = iter(xs)
             return fun(*[args[p] if p in fixed else next(rest) for p in range(len(args))], **kws)
 
-        partial.__name__ = getattr(fun, "__name__", "fun")
+        partial.__name__ = function_name(fun)
         flat = FlatFunction(partial, in_tree)
         closed = stage(flat, [aval_of(x) for x in leaves], flat.__name__)
         outs = checkpoint_p.bind(*closed.consts, *leaves, jaxpr=closed_over(closed.consts, closed))
-        return flat.out_tree.unflatten(outs)
+        return flat.out_tree.unflatten(own_all(outs, leaves))
 
     return checkpointed

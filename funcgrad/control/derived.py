@@ -6,6 +6,7 @@ die with it) and per what was asked.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from ..core.staging import stage
 from ..core.trace import STATE, Tracer
 from ..transforms.batch import batch_subtrace
 from ..transforms.forward import jvp_flat
-from ..transforms.linear import LinearFunction, TangentTrace, TangentTracer, linearize_flat
+from ..transforms.linear import linear_function, linearize_flat
 
 __all__ = [
     "Linearized",
@@ -129,22 +130,12 @@ def transposed_jaxpr(
     def fun(*args: Any) -> list[Any]:
         nonlocal out_nonzero
         known, cts = iter(args[:n_known]), iter(args[n_known:])
-        trace = TangentTrace(STATE.trace)
-        inputs: list[TangentTracer] = []
-        operands = []
-        for aval, is_linear in zip(closed.in_avals, linear, strict=True):
-            if is_linear:
-                inputs.append(TangentTracer(trace, aval.strong(), None))
-                operands.append(inputs[-1])
-            else:
-                operands.append(next(known))
-        parent, STATE.trace = STATE.trace, trace
-        try:
-            outs = call_jaxpr(closed)(*operands)
-        finally:
-            STATE.trace = parent
-        mine = [o if type(o) is TangentTracer and o._trace is trace else None for o in outs]
-        function = LinearFunction(inputs, trace, mine)
+
+        def of_linear_operands(*xs: Any) -> list[Any]:
+            rest = iter(xs)
+            return call_jaxpr(closed)(*[next(rest) if is_linear else next(known) for is_linear in linear])
+
+        function, _ = linear_function(of_linear_operands, list(itertools.compress(closed.in_avals, linear)))
         pulled = function.transpose([next(cts) if nz else ZERO for nz in nonzero_cts])
         out_nonzero = tuple([c is not ZERO for c in pulled])
         return [c for c in pulled if c is not ZERO]

@@ -8,6 +8,8 @@ float64[]~
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +20,6 @@ __all__ = [
     "ShapedArray",
     "aval_of",
     "check_dtype",
-    "is_inexact",
     "register_aval",
     "tangent_dtype",
 ]
@@ -223,11 +224,6 @@ class ShapeDtypeStruct:
 
 
 _AVAL_GETTERS[ShapeDtypeStruct] = lambda x: ShapedArray(x.shape, x.dtype)
-
-
-def is_inexact(dtype: np.dtype[Any]) -> bool:
-    """True for real and complex floating point: the dtypes that have derivatives."""
-    return dtype.kind in "fc"
 
 
 def tangent_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -19,7 +19,8 @@ application is determined by ``(primitive, operand avals, params)``. Rules:
 ``lower``
     A value of ``core.lowering``: how it is compiled.
 ``linearize(nonzero, primals, **params)`` (optional; for primitives that own a jaxpr)
-    ``(outs, nonzero_outs, apply)``: ``apply(tangents of the nonzero operands)`` binds linear primitives only.
+    ``(outs, apply)``: ``apply(*tangents of the nonzero operands)`` gives a tangent (or ``ZERO``) per result and binds
+    linear primitives only.
 
 Unset fields are values with a reason, and a test goes through the registry to find them.
 """

@@ -11,6 +11,7 @@ no heavy function is ever computed twice for an element.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,35 +147,36 @@ class Grouper:
 
     # -- where a value may go
 
-    def ready(self, value: Value, walk: Walk, group: Group, depth: int = 0) -> int:
+    def ready(self, value: Value, walk: Walk, group: Group, known: dict[tuple[int, Walk], int]) -> int:
         """The earliest group in which ``value``, walked over the domain of ``group``, can be used. A member of
         ``group`` itself counts as there if only its own element is used."""
         if value.kind in ("input", "const", "iota"):
             return -1
         if value.group == group.number and value.kind != "array" and is_local(group, value, walk):
             return value.group
-        if depth < MAX_INLINE and inlines(value, walk, group):
-            walks = operand_walks(value, walk, group.domain)
-            if walks is not None:
-                latest = -1
-                for k, (ref, w) in enumerate(zip(value.operands, walks, strict=True)):
-                    if value.kind == "window" and k == 0:
-                        latest = max(latest, ref.value.group + 1)
-                    else:
-                        latest = max(latest, self.ready(ref.value, w, group, depth + 1))
-                return latest
-        return value.group + 1
+        key = (value.index, walk)
+        found = known.get(key)
+        if found is None:
+            found = known[key] = value.group + 1
+            if inlines(value, walk, group):
+                walks = operand_walks(value, walk, group.domain)
+                if walks is not None:
+                    found = known[key] = self.ready_operands(value, walks, group, known)
+        return found
+
+    def ready_operands(
+        self, value: Value, walks: Sequence[Walk], group: Group, known: dict[tuple[int, Walk], int]
+    ) -> int:
+        latest = -1
+        for k, (ref, walk) in enumerate(zip(value.operands, walks, strict=True)):
+            in_memory = value.kind == "window" and k == 0
+            ready = ref.value.group + 1 if in_memory else self.ready(ref.value, walk, group, known)
+            latest = max(latest, ready)
+        return latest
 
     def fits(self, value: Value, group: Group) -> bool:
         """Whether all operands of ``value`` are at hand in ``group``, over whose domain it is defined."""
-        for k, (ref, walk) in enumerate(zip(value.operands, member_walks(value, group), strict=True)):
-            if value.kind == "window" and k == 0:
-                ready = ref.value.group + 1
-            else:
-                ready = self.ready(ref.value, walk, group)
-            if ready > group.number:
-                return False
-        return True
+        return self.ready_operands(value, member_walks(value, group), group, {}) <= group.number
 
     def claim(self, value: Value, group: Group) -> None:
         """Note what ``group`` is going to compute on the spot for its new member."""
@@ -183,16 +185,18 @@ class Grouper:
             for k, (ref, walk) in enumerate(zip(value.operands, member_walks(value, group), strict=True))
             if value.kind != "window" or k
         ]
+        seen = set()
         while stack:
             x, walk = stack.pop()
+            if (x.index, walk) in seen:
+                continue
+            seen.add((x.index, walk))
             if x.kind not in INLINED_KINDS or x.group == group.number or not inlines(x, walk, group):
                 continue
             walks = operand_walks(x, walk, group.domain)
             if walks is None:
                 continue
             if x.heavy or x.weight > CHEAP_WEIGHT:
-                if x.claimed == group.number:
-                    continue
                 x.claimed = group.number
             stack += [
                 (r.value, w) for k, (r, w) in enumerate(zip(x.operands, walks, strict=True)) if x.kind != "window" or k

@@ -295,7 +295,8 @@ def build_graph(
 def weigh(order: Sequence[Value | Call]) -> None:
     """Turn the cost of each value's own function into the cost of computing it again where it is used.
 
-    Operands that will lie in memory add a load: what is shared and not cheap, and what is much smaller.
+    Operands that will lie in memory add nothing: what is not cheap and shared, unless all that is made of it meets
+    again (then it is computed along with that), and what is much smaller.
     """
     for value in order:
         if isinstance(value, Call) or value.kind not in INLINED_KINDS:
@@ -303,7 +304,7 @@ def weigh(order: Sequence[Value | Call]) -> None:
         for x, _ in value.operands:
             if x.kind not in INLINED_KINDS or 2 * x.size <= value.size:
                 continue
-            if x.uses == 1 or (not x.heavy and x.weight <= CHEAP_WEIGHT):
+            if x.uses == 1 or x.meeting is not None or (not x.heavy and x.weight <= CHEAP_WEIGHT):
                 value.weight = min(value.weight + x.weight, 1000)
                 value.heavy = value.heavy or x.heavy
 

@@ -61,16 +61,14 @@ def schedule(e: Expression) -> Plan:
         _want(node, stage, wanted)
     _inner_stages(e, plan, sinks, wanted)
     for node in reversed(e.nodes):  # row values as late as their first use
-        stage = wanted.get(node.number)
-        if stage is None or node.mask & inner:
+        first = wanted.get(node.number)
+        if first is None or node.mask & inner or node.op in folds:
             continue
-        if node.op in folds:
-            continue
-        stages[stage].row.append(node)
+        stages[first].row.append(node)
         for a in node.args:
-            _want(a, stage, wanted)
-    for stage in stages:
-        stage.row.reverse()
+            _want(a, first, wanted)
+    for each in stages:
+        each.row.reverse()
     return plan
 
 

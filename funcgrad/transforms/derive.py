@@ -14,12 +14,27 @@ import numpy as np
 
 from .. import tree
 from ..core.avals import FLOAT0, aval_of, tangent_dtype
+from ..core.jaxpr import eval_jaxpr
 from ..core.primitive import ZERO
 from ..core.snapshot import Snapshots
+from ..core.staging import stage
 from ..core.trace import EVAL, STATE
-from .flat import FlatFunction, argument_name, canonical_argnums, check_callable, check_outputs, own, own_all, wraps
+from .flat import (
+    FlatFunction,
+    canonical_argnums,
+    check_arguments,
+    check_callable,
+    check_chosen,
+    check_outputs,
+    chosen_name,
+    function_name,
+    leaf_name,
+    own,
+    own_all,
+    wraps,
+)
 from .forward import instantiate, jvp_flat
-from .linear import LinearFunction, TangentTrace, TangentTracer, linearize_flat
+from .linear import LinearFunction, linear_function, linearize_flat
 
 __all__ = ["grad", "jvp", "linear_transpose", "linearize", "value_and_grad", "vjp"]
 
@@ -32,16 +47,15 @@ def quiet() -> np.errstate:
     return np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore")
 
 
-def _check_input(x: Any, fun: Callable[..., Any], position: int, path: str, transform: str, holomorphic: bool) -> None:
+def _check_input(x: Any, where: str, transform: str, holomorphic: bool) -> None:
     dtype = aval_of(x).dtype
-    where = f"{argument_name(fun, position)}{path}"
     if holomorphic:
         if dtype.kind != "c":
             raise TypeError(
                 f"{transform} with holomorphic=True requires complex inputs, but {where} has dtype {dtype.name}; "
                 "convert it with .astype(complex)"
             )
-    elif dtype.kind == "c" and transform != "jacrev":
+    elif dtype.kind == "c":
         return  # real-valued functions of complex inputs: the conjugate gradient, as in JAX
     elif dtype.kind not in "fc":
         hint = f"write {x!r}.0" if type(x) is int else "convert it with .astype(float)"
@@ -53,7 +67,7 @@ def _check_input(x: Any, fun: Callable[..., Any], position: int, path: str, tran
 
 
 def _check_scalar_output(out: Any, fun: Callable[..., Any], transform: str, holomorphic: bool) -> None:
-    name = getattr(fun, "__name__", repr(fun))
+    name = function_name(fun)
     aval = aval_of(out)
     if aval.shape != ():
         raise TypeError(
@@ -79,7 +93,7 @@ def _check_scalar_output(out: Any, fun: Callable[..., Any], transform: str, holo
 
 def _scalar_result(out: Any, fun: Callable[..., Any], transform: str, has_aux: bool) -> tuple[Any, Any]:
     aux = None
-    name = getattr(fun, "__name__", repr(fun))
+    name = function_name(fun)
     if has_aux:
         if not (isinstance(out, tuple) and len(out) == 2):
             raise TypeError(
@@ -136,7 +150,7 @@ def _value_and_grad(
         positions = canonical_argnums(argnums, len(args), name)
         chosen = [args[p] for p in positions]
         leaves, treedef = tree.flatten(chosen)
-        _check_inputs(leaves, treedef, positions, fun, name, holomorphic, allow_int)
+        _check_inputs(leaves, args, positions, fun, name, holomorphic, allow_int)
         aux = out_tracer = None
 
         def flat(*tracers: Any) -> list[Any]:
@@ -163,16 +177,22 @@ def _value_and_grad(
 
 
 def _check_inputs(
-    leaves: list[Any], treedef: Any, positions: Sequence[int], fun: Any, name: str, holomorphic: bool, allow_int: bool
+    leaves: list[Any],
+    args: tuple[Any, ...],
+    positions: Sequence[int],
+    fun: Callable[..., Any],
+    name: str,
+    holomorphic: bool,
+    allow_int: bool,
 ) -> None:
+    if not holomorphic and all([type(x) is float or (type(x) is np.ndarray and x.dtype.kind == "f") for x in leaves]):
+        return
+    check_chosen(fun, args, positions, name)
     for k, x in enumerate(leaves):
-        if type(x) is float and not holomorphic:
-            continue
         kind = aval_of(x).dtype.kind
         if (kind == "f" and not holomorphic) or (allow_int and kind in "biu"):
             continue
-        path = tree.flatten_with_path(treedef.unflatten(leaves))[0][k][0]
-        _check_input(x, fun, positions[path[0].idx], tree.keystr(path[1:]), name, holomorphic)
+        _check_input(x, chosen_name(fun, args, positions, k), name, holomorphic)
 
 
 def aux_leaves(aux: Any) -> list[Any]:
@@ -237,8 +257,14 @@ def grad(
     return grad_fun
 
 
-def _check_tangents(primals: list[Any], tangents: list[Any], what: str, paths: Callable[[int], str]) -> list[Any]:
-    """Tangents of the right shape and dtype; zeros of integers become ``ZERO``."""
+def _check_tangents(
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    what: str,
+    paths: Callable[[int], str],
+    of: str = "its primal",
+) -> list[Any]:
+    """Tangents (or cotangents) of the right shape and dtype; zeros of integers become ``ZERO``."""
     checked = []
     for k, (p, t) in enumerate(zip(primals, tangents, strict=True)):
         pa = aval_of(p)
@@ -246,17 +272,20 @@ def _check_tangents(primals: list[Any], tangents: list[Any], what: str, paths: C
         if getattr(t, "dtype", None) == FLOAT0:
             ta_shape, ta_dtype = t.shape, FLOAT0
         else:
-            ta = aval_of(t)
+            try:
+                ta = aval_of(t)
+            except TypeError as error:
+                raise TypeError(f"{what}{paths(k)}: {error}") from None
             ta_shape, ta_dtype = ta.shape, ta.dtype
             if ta.weak_type and want != FLOAT0:
                 t, ta_dtype = want.type(t) if not hasattr(t, "aval") else t, want
         if ta_shape != pa.shape:
-            raise ValueError(f"{what}{paths(k)} has shape {ta_shape}, but its primal has shape {pa.shape}")
+            raise ValueError(f"{what}{paths(k)} has shape {ta_shape}, but {of} has shape {pa.shape}")
         if ta_dtype != want:
-            name = "float0" if want == FLOAT0 else want.name
+            name, way = ("float0", "np.zeros(shape, funcgrad.float0)") if want == FLOAT0 else (want.name, f".astype('{want.name}')")
             raise TypeError(
-                f"{what}{paths(k)} has dtype {ta_dtype.name}, but a primal of dtype {pa.dtype.name} has tangents of "
-                f"dtype {name}" + ("; write np.zeros(shape, funcgrad.float0)" if want == FLOAT0 else "")
+                f"{what}{paths(k)} has dtype {ta_dtype.name}, but {of} has dtype {pa.dtype.name}, for which it must "
+                f"be {name}: write {way}"
             )
         checked.append(ZERO if want == FLOAT0 else t)
     return checked
@@ -289,6 +318,7 @@ def jvp(fun: Callable[..., Any], primals: Any, tangents: Any, has_aux: bool = Fa
     leaves, in_tree = tree.flatten((tuple(primals), {}))
     t_leaves, t_tree = tree.flatten((tuple(tangents), {}))
     _same_structure(in_tree, t_tree, "jvp: primals and tangents must have the same structure")
+    check_arguments(fun, primals, {}, leaves, "jvp")
     checked = _check_tangents(leaves, t_leaves, "jvp: tangent", lambda k: tree.leaf_paths(in_tree)[k][3:])
     flat = FlatFunction(fun, in_tree, has_aux)
     with quiet():
@@ -307,9 +337,10 @@ def jvp(fun: Callable[..., Any], primals: Any, tangents: Any, has_aux: bool = Fa
     return (*result, rebuild_aux(flat.aux, outs[n:], [*leaves, *t_leaves, *owned])) if has_aux else result
 
 
-def _linearize(fun: Callable[..., Any], primals: Sequence[Any], has_aux: bool) -> Any:
+def _linearize(fun: Callable[..., Any], primals: Sequence[Any], has_aux: bool, transform: str) -> Any:
     snapshots = Snapshots()  # the derivative is used later, when the caller may have written to the arguments
     leaves, in_tree = tree.flatten((tuple(primals), {}))
+    check_arguments(fun, primals, {}, leaves, transform)
     leaves = [snapshots(x) for x in leaves]
     flat = FlatFunction(fun, in_tree, has_aux)
     n = 0
@@ -339,12 +370,12 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     (np.float64(3.0), np.float64(2.0))
     """
     check_callable(fun, "vjp")
-    leaves, in_tree, outs, out_tree, linear, aux = _linearize(fun, primals, has_aux)
+    leaves, in_tree, outs, out_tree, linear, aux = _linearize(fun, primals, has_aux, "vjp")
 
     def vjp_fun(ct: Any) -> Any:
         cts, ct_tree = tree.flatten(ct)
         _same_structure(out_tree, ct_tree, "vjp: the cotangent must have the structure of the function's result")
-        checked = _check_tangents(outs, cts, "vjp: cotangent", lambda k: tree.leaf_paths(out_tree)[k])
+        checked = _check_tangents(outs, cts, "vjp: cotangent", lambda k: tree.leaf_paths(out_tree)[k], "the result")
         with quiet():
             pulled = linear.transpose(checked)
         results = _per_leaf(leaves, pulled, cts)
@@ -364,7 +395,7 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> 
     np.float64(12.0)
     """
     check_callable(fun, "linearize")
-    leaves, in_tree, outs, out_tree, linear, aux = _linearize(fun, primals, has_aux)
+    leaves, in_tree, outs, out_tree, linear, aux = _linearize(fun, primals, has_aux, "linearize")
 
     def f_jvp(*tangents: Any) -> Any:
         ts, t_tree = tree.flatten((tangents, {}))
@@ -397,43 +428,28 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any) -> Callable[[Any], 
     """
     check_callable(fun, "linear_transpose")
     leaves, in_tree = tree.flatten((tuple(primals), {}))
-    avals = [aval_of(x) for x in leaves]
+    check_arguments(fun, primals, {}, leaves, "linear_transpose", abstract=True)
+    avals = [aval_of(x).strong() for x in leaves]
     for k, a in enumerate(avals):
         if tangent_dtype(a.dtype) == FLOAT0:
+            where = leaf_name(fun, tree.leaves_with_path((primals, {}))[k][0])
             raise TypeError(
-                f"linear_transpose: argument{tree.leaf_paths(in_tree)[k][3:]} has dtype {a.dtype.name}; linear "
-                "functions act on floating-point or complex arrays"
+                f"linear_transpose: {where} has dtype {a.dtype.name}; linear functions act on floating-point or "
+                "complex arrays"
             )
-    parent = STATE.trace
-    trace = TangentTrace(parent, Snapshots())
-    inputs = [TangentTracer(trace, a.strong(), None) for a in avals]
     flat = FlatFunction(fun, in_tree)
-    STATE.trace = trace
-    try:
-        outs = flat(*inputs)
-    finally:
-        STATE.trace = parent
-    linear = LinearFunction(
-        inputs, trace, [x if type(x) is TangentTracer and x._trace is trace else None for x in outs]
-    )
-    out_avals = [aval_of(x) for x in outs]
+    closed = stage(flat, avals, flat.__name__)  # the user's code runs once, and may write in place
+    with quiet():
+        linear, outs = linear_function(lambda *xs: eval_jaxpr(closed.jaxpr, closed.consts, *xs), avals)
 
     def transposed(ct: Any) -> Any:
         cts, ct_tree = tree.flatten(ct)
         _same_structure(flat.out_tree, ct_tree, "linear_transpose: the cotangent must have the result's structure")
-        for k, (c, a) in enumerate(zip(cts, out_avals, strict=True)):
-            if aval_of(c).shape != a.shape:
-                raise ValueError(
-                    f"linear_transpose: cotangent{tree.leaf_paths(ct_tree)[k]} has shape {aval_of(c).shape}, but the "
-                    f"function's result has shape {a.shape}"
-                )
-        typed = [
-            a.dtype.type(c) if aval_of(c).weak_type and not hasattr(c, "aval") else c
-            for c, a in zip(cts, out_avals, strict=True)
-        ]
+        paths = tree.leaf_paths(ct_tree)
+        checked = _check_tangents(outs, cts, "linear_transpose: cotangent", paths.__getitem__, "the result")
         with quiet():
-            pulled = linear.transpose(typed)
-            results = [instantiate(c, t) for c, t in zip(pulled, inputs, strict=True)]
+            pulled = linear.transpose(checked)
+            results = [instantiate(c, t) for c, t in zip(pulled, linear.inputs, strict=True)]
         return in_tree.unflatten(own_all(results, cts))[0]
 
     return transposed

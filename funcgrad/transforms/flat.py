@@ -10,16 +10,22 @@ from typing import Any
 import numpy as np
 
 from .. import tree
-from ..core.avals import aval_of
+from ..core.avals import ShapeDtypeStruct, aval_of
 
 __all__ = [
     "FlatFunction",
     "argument_name",
     "canonical_argnums",
+    "check_arguments",
     "check_callable",
+    "check_chosen",
     "check_outputs",
+    "chosen_name",
+    "function_name",
+    "leaf_name",
     "own",
     "own_all",
+    "static_positions",
     "wraps",
 ]
 
@@ -39,7 +45,7 @@ class FlatFunction:
 
     @property
     def __name__(self) -> str:
-        return getattr(self.fun, "__name__", type(self.fun).__name__)
+        return function_name(self.fun)
 
     def __call__(self, *leaves: Any) -> list[Any]:
         args, kwargs = self.in_tree.unflatten(leaves)
@@ -81,26 +87,89 @@ def argument_name(fun: Callable[..., Any], position: int) -> str:
     return f"argument {plain[position]!r}" if position < len(plain) else f"argument {position}"
 
 
-def canonical_argnums(argnums: int | Sequence[int], n_args: int, transform: str) -> tuple[int, ...]:
-    """``argnums`` as non-negative positions.
+def leaf_name(fun: Callable[..., Any], path: tuple[Any, ...]) -> str:
+    """``argument 'x'[0]``: a leaf of ``(args, kwargs)`` by its Python name and its path in the argument."""
+    if path[0].idx == 0:
+        return argument_name(fun, path[1].idx) + tree.keystr(path[2:])
+    return f"keyword argument {path[1].key!r}" + tree.keystr(path[2:])
+
+
+def check_arguments(
+    fun: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    leaves: Sequence[Any],
+    transform: str,
+    abstract: bool = False,
+) -> None:
+    """Raise for leaves that are no arrays, naming the argument. ``abstract``: shapes and dtypes alone will do."""
+    for k, x in enumerate(leaves):
+        try:
+            aval_of(x)
+            reason = None if abstract or type(x) is not ShapeDtypeStruct else _NO_VALUE
+        except TypeError as error:
+            reason = str(error)
+        if reason is not None:
+            path = tree.leaves_with_path((tuple(args), kwargs))[k][0]
+            raise TypeError(f"{transform}: {leaf_name(fun, path)} of {function_name(fun)} is no array: {reason}")
+
+
+def check_chosen(fun: Callable[..., Any], args: Sequence[Any], positions: Sequence[int], transform: str) -> None:
+    """As `check_arguments`, of the arguments at ``positions`` alone."""
+    chosen = [x if p in positions else None for p, x in enumerate(args)]
+    check_arguments(fun, chosen, {}, tree.leaves(chosen), transform)
+
+
+def chosen_name(fun: Callable[..., Any], args: Sequence[Any], positions: Sequence[int], k: int) -> str:
+    """``argument 'x'[0]``: leaf number ``k`` of the arguments at ``positions``."""
+    path = tree.leaves_with_path([args[p] for p in positions])[k][0]
+    return argument_name(fun, positions[path[0].idx]) + tree.keystr(path[1:])
+
+
+_NO_VALUE = "a ShapeDtypeStruct has no value. It will do for eval_shape, make_jaxpr, jit(f).trace and jit(f).lower."
+
+
+def function_name(fun: Callable[..., Any]) -> str:
+    name: str = getattr(fun, "__name__", type(fun).__name__)
+    return name
+
+
+def canonical_argnums(
+    argnums: int | Sequence[int],
+    n_args: int,
+    transform: str,
+    what: str = "argnums",
+    why: str = "differentiated arguments must be passed by position",
+) -> tuple[int, ...]:
+    """``argnums`` as non-negative positions; ``what`` and ``why`` are for the messages.
 
     Raises:
-        TypeError, ValueError: not integers, or beyond the positional arguments of the call.
+        TypeError, ValueError: not integers, beyond the positional arguments of the call, or one of them twice.
     """
     positions = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
     result = []
     for a in positions:
         if not isinstance(a, (int, np.integer)) or isinstance(a, bool):
-            raise TypeError(f"{transform}: argnums must be an integer or a tuple of integers, found {argnums!r}")
+            raise TypeError(f"{transform}: {what} must be an integer or a tuple of integers, found {argnums!r}")
         if not -n_args <= a < n_args:
             raise ValueError(
-                f"{transform}: argnums {argnums!r} wants positional argument {a}, but the function was called with "
-                f"{n_args}; differentiated arguments must be passed by position"
+                f"{transform}: {what} {argnums!r} wants positional argument {a}, but the function was called with "
+                f"{n_args}; {why}"
             )
         result.append(int(a) % n_args)
     if not result:
-        raise ValueError(f"{transform}: argnums is empty; name at least one argument")
+        raise ValueError(f"{transform}: {what} is empty; name at least one argument")
+    if len(set(result)) != len(result):
+        raise ValueError(f"{transform}: {what} {argnums!r} names the same argument twice")
     return tuple(result)
+
+
+def static_positions(argnums: int | Sequence[int], n_args: int, transform: str) -> frozenset[int]:
+    """As `canonical_argnums` for static arguments, of which there may be none."""
+    if isinstance(argnums, (tuple, list)) and not argnums:
+        return frozenset()
+    why = "static arguments must be passed by position"
+    return frozenset(canonical_argnums(argnums, n_args, transform, "static_argnums", why))
 
 
 def own(x: Any) -> Any:
@@ -140,7 +209,7 @@ def wraps(fun: Callable[..., Any], transform: str, doc: str = "") -> Callable[[C
 
     def decorate(wrapper: Callable[..., Any]) -> Callable[..., Any]:
         functools.update_wrapper(wrapper, fun)
-        name = getattr(fun, "__name__", type(fun).__name__)
+        name = function_name(fun)
         own_doc = getattr(fun, "__doc__", None)
         wrapper.__name__ = name
         wrapper.__doc__ = f"{transform} of {name}. {doc}".strip() + (f"\n\nOriginal:\n\n{own_doc}" if own_doc else "")

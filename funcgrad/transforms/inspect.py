@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from .. import tree
 from ..core.avals import ShapeDtypeStruct, aval_of
 from ..core.jaxpr import ClosedJaxpr
 from ..core.staging import stage
-from .flat import FlatFunction, check_callable, wraps
+from .flat import FlatFunction, check_arguments, check_callable, function_name, static_positions, wraps
 
 __all__ = ["ShapeDtypeStruct", "eval_shape", "make_jaxpr", "stage_call"]
 
 
 def stage_call(
-    fun: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], static: Sequence[int] = ()
+    fun: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], transform: str, static: Sequence[int] = ()
 ) -> tuple[ClosedJaxpr, Any]:
     """The jaxpr of ``fun(*args, **kwargs)`` over the leaves of its non-static arguments, and the result's structure."""
-    fixed = {p % len(args): args[p] for p in static} if args else {}
+    fixed = {p: args[p] for p in static_positions(static, len(args), transform)}
     dynamic = [x for p, x in enumerate(args) if p not in fixed]
 
     def partial(*xs: Any, **kws: Any) -> Any:
         rest = iter(xs)
         return fun(*[fixed[p] if p in fixed else next(rest) for p in range(len(args))], **kws)
 
-    partial.__name__ = getattr(fun, "__name__", type(fun).__name__)
+    partial.__name__ = function_name(fun)
     leaves, in_tree = tree.flatten((tuple(dynamic), kwargs))
+    named = [None if p in fixed else x for p, x in enumerate(args)]
+    check_arguments(fun, named, kwargs, leaves, transform, abstract=True)
     flat = FlatFunction(partial, in_tree)
     closed = stage(flat, [aval_of(x) for x in leaves], flat.__name__)
     return closed, flat.out_tree
@@ -49,7 +49,7 @@ def make_jaxpr(
 
     @wraps(fun, "make_jaxpr", "Takes the same arguments; returns a ClosedJaxpr.")
     def jaxpr_maker(*args: Any, **kwargs: Any) -> Any:
-        closed, out_tree = stage_call(fun, args, kwargs, static)
+        closed, out_tree = stage_call(fun, args, kwargs, "make_jaxpr", static)
         if return_shape:
             return closed, out_tree.unflatten([ShapeDtypeStruct(a.shape, a.dtype) for a in closed.out_avals])
         return closed
@@ -64,5 +64,5 @@ def eval_shape(fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     ShapeDtypeStruct(shape=(2, 5), dtype=float64)
     """
     check_callable(fun, "eval_shape")
-    closed, out_tree = stage_call(fun, args, kwargs)
+    closed, out_tree = stage_call(fun, args, kwargs, "eval_shape")
     return out_tree.unflatten([ShapeDtypeStruct(a.shape, a.dtype) for a in closed.out_avals])

@@ -12,12 +12,12 @@ from ..core.avals import aval_of
 from ..ops.structural import reshape
 from .batch import batch_flat
 from .derive import jvp, quiet, vjp
-from .flat import argument_name, canonical_argnums, check_callable, own_all, wraps
+from .flat import canonical_argnums, check_callable, check_chosen, chosen_name, function_name, own_all, wraps
 
 __all__ = ["hessian", "jacfwd", "jacrev"]
 
 
-def _basis(leaves: Sequence[Any], what: str) -> list[Any]:
+def _basis(leaves: Sequence[Any]) -> list[Any]:
     """One-hot arrays ``[n, *shape]`` per leaf; together the rows run through all ``n`` elements of all leaves."""
     avals = [aval_of(x) for x in leaves]
     sizes = [a.size for a in avals]
@@ -55,7 +55,7 @@ def _selected(fun: Callable[..., Any], positions: Sequence[int], args: tuple[Any
             full[p] = x
         return fun(*full, **kwargs)
 
-    partial.__name__ = getattr(fun, "__name__", "fun")
+    partial.__name__ = function_name(fun)
     return partial
 
 
@@ -64,6 +64,16 @@ def _check_kind(leaves: Sequence[Any], kinds: str, transform: str, what: Callabl
         dtype = aval_of(x).dtype
         if dtype.kind not in kinds:
             raise TypeError(f"{transform}: {what(k)} has dtype {dtype.name}; {hint}")
+
+
+def _check_results(leaves: Sequence[Any], fun: Callable[..., Any], transform: str, holomorphic: bool) -> None:
+    _check_kind(
+        leaves,
+        "c" if holomorphic else "f",
+        transform,
+        lambda k: f"the result of {function_name(fun)}",
+        "holomorphic=True wants a complex result" if holomorphic else "it wants a real floating-point result",
+    )
 
 
 def jacfwd(
@@ -87,11 +97,12 @@ def jacfwd(
         positions = canonical_argnums(argnums, len(args), "jacfwd")
         chosen = tuple(args[p] for p in positions)
         leaves, treedef = tree.flatten(chosen)
+        check_chosen(fun, args, positions, "jacfwd")
         _check_kind(
             leaves,
             "c" if holomorphic else "f",
             "jacfwd",
-            lambda k: f"an input in {argument_name(fun, positions[0])}",
+            lambda k: chosen_name(fun, args, positions, k),
             "holomorphic=True takes complex inputs"
             if holomorphic
             else "it takes real floating-point inputs (holomorphic=True for complex ones)",
@@ -100,12 +111,13 @@ def jacfwd(
 
         def push(*rows: Any) -> list[Any]:
             out = jvp(_selected(fun, positions, args, kwargs), chosen, treedef.unflatten(rows), has_aux=has_aux)
+            _check_results(tree.leaves(out[0]), fun, "jacfwd", holomorphic)
             flat, result["tree"] = tree.flatten(out[1])
             if has_aux:
                 result["aux"] = out[2]
             return flat
 
-        basis = _basis(leaves, "jacfwd")
+        basis = _basis(leaves)
         aux_holder: list[Any] = []
 
         def push_with_aux(*rows: Any) -> list[Any]:
@@ -124,9 +136,9 @@ def jacfwd(
                 lambda n: [0] * (n - len(aux_holder)) + [None] * len(aux_holder),
             )
             n_out = len(outs) - len(aux_holder)
-            shapes = [aval_of(x).shape for x in leaves]
+            shapes, n = [aval_of(x).shape for x in leaves], len(leaves)
             parts = own_all([part for x in outs[:n_out] for part in _split_rows(x, shapes, front=False)])
-            blocks = [treedef.unflatten(parts[k : k + len(shapes)]) for k in range(0, len(parts), len(shapes))]
+            blocks = [treedef.unflatten(parts[k * n : (k + 1) * n]) for k in range(n_out)]
         if not isinstance(argnums, (tuple, list)):
             blocks = [b[0] for b in blocks]
         jacobian = result["tree"].unflatten(blocks)
@@ -158,26 +170,20 @@ def jacrev(
         positions = canonical_argnums(argnums, len(args), "jacrev")
         chosen = tuple(args[p] for p in positions)
         leaves, treedef = tree.flatten(chosen)
-        kinds = ("c" if holomorphic else "fc") + ("iub" if allow_int else "")
+        check_chosen(fun, args, positions, "jacrev")
         _check_kind(
             leaves,
-            kinds,
+            ("c" if holomorphic else "fc") + ("iub" if allow_int else ""),
             "jacrev",
-            lambda k: f"an input in {argument_name(fun, positions[0])}",
+            lambda k: chosen_name(fun, args, positions, k),
             "holomorphic=True takes complex inputs"
             if holomorphic
             else "it takes floating-point inputs; convert with .astype(float), or pass allow_int=True",
         )
         out, pull, *aux = vjp(_selected(fun, positions, args, kwargs), *chosen, has_aux=has_aux)
         out_leaves, out_tree = tree.flatten(out)
-        _check_kind(
-            out_leaves,
-            "c" if holomorphic else "f",
-            "jacrev",
-            lambda k: f"the result of {getattr(fun, '__name__', 'the function')}",
-            "holomorphic=True wants a complex result" if holomorphic else "it wants a real floating-point result",
-        )
-        basis = _basis(out_leaves, "jacrev")
+        _check_results(out_leaves, fun, "jacrev", holomorphic)
+        basis = _basis(out_leaves)
         n_rows = basis[0].shape[0] if basis else 0
         with quiet():
             rows = batch_flat(

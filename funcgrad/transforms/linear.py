@@ -19,7 +19,16 @@ from ..core.trace import STATE, Trace, Tracer
 from ..ops.elementwise import add_p, mul_p, neg_p, sub_p
 from .forward import refuse, tangent_zeros
 
-__all__ = ["LinearizeTrace", "LinearizeTracer", "TangentTrace", "TangentTracer", "Tape", "linearize_flat"]
+__all__ = [
+    "LinearFunction",
+    "LinearizeTrace",
+    "LinearizeTracer",
+    "TangentTrace",
+    "TangentTracer",
+    "Tape",
+    "linear_function",
+    "linearize_flat",
+]
 
 Tape = list["Node"]
 
@@ -85,23 +94,20 @@ class TangentTracer(Tracer):
 
 
 class TangentTrace(Trace):
-    """Records what touches tangents, passes on the rest. ``snapshots`` as for `LinearizeTrace`."""
+    """Records what touches tangents, passes on the rest."""
 
-    __slots__ = ("count", "snapshots", "tape")
+    __slots__ = ("count", "tape")
 
-    def __init__(self, parent: Trace, snapshots: Snapshots | None = None) -> None:
+    def __init__(self, parent: Trace) -> None:
         super().__init__(parent)
         self.tape: Tape = []
         self.count = 0
-        self.snapshots = snapshots
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         linear = [k for k, x in enumerate(args) if type(x) is TangentTracer and x._trace is self]
         if not linear:
             assert self.parent is not None
             return self.parent.process(primitive, args, params)
-        if self.snapshots is not None and len(linear) < len(args):
-            args = tuple([x if k in linear else self.snapshots(x) for k, x in enumerate(args)])
         node = Node(primitive, args, params, linear)
         self.tape.append(node)
         if primitive.multiple_results:
@@ -263,6 +269,22 @@ class LinearFunction:
         outvars = tuple([converter.atom(o) for o in self.outs if o is not None])
         invars = (*converter.residual_vars.values(), *[converter.vars[t] for t in self.inputs])
         return ClosedJaxpr(Jaxpr((), invars, eqns, outvars, "linear")), converter.residuals
+
+
+def linear_function(
+    fun: Callable[..., Sequence[Any]], avals: Sequence[ShapedArray]
+) -> tuple[LinearFunction, Sequence[Any]]:
+    """A function that is linear in inputs of the given avals as a linear program, and its results' stand-ins."""
+    parent = STATE.trace
+    trace = TangentTrace(parent)
+    inputs = [TangentTracer(trace, a.strong(), None) for a in avals]
+    STATE.trace = trace
+    try:
+        outs = fun(*inputs)
+    finally:
+        STATE.trace = parent
+    mine = [o if type(o) is TangentTracer and o._trace is trace else None for o in outs]
+    return LinearFunction(inputs, trace, mine), outs
 
 
 class _TapeConverter:

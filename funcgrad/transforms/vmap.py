@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .. import tree
 from ..core.avals import aval_of
 from ..util import canonicalize_axis
 from .batch import NO_NAME, batch_flat
 from .derive import quiet
-from .flat import FlatFunction, argument_name, check_callable, own_all, wraps
+from .flat import FlatFunction, check_arguments, check_callable, leaf_name, own_all, wraps
 
 __all__ = ["vmap"]
 
@@ -21,11 +23,11 @@ def _is_none(x: Any) -> bool:
 
 def _check_axes(axes: Any, what: str) -> None:
     for leaf in tree.leaves(axes, is_leaf=_is_none):
-        if leaf is not None and (not isinstance(leaf, int) or isinstance(leaf, bool)):
+        if leaf is not None and (not isinstance(leaf, (int, np.integer)) or isinstance(leaf, bool)):
             raise TypeError(f"vmap: {what} must be an int, None, or a pytree of them; found {leaf!r}")
 
 
-def _in_dims(in_axes: Any, args: tuple[Any, ...], kwargs: dict[str, Any], fun: Any) -> list[int | None]:
+def _in_dims(in_axes: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int | None]:
     if isinstance(in_axes, list):
         in_axes = tuple(in_axes)
     if isinstance(in_axes, tuple) and len(in_axes) != len(args):
@@ -37,10 +39,9 @@ def _in_dims(in_axes: Any, args: tuple[Any, ...], kwargs: dict[str, Any], fun: A
     return dims + [0] * len(tree.leaves(kwargs))
 
 
-def _leaf_name(fun: Any, path: tuple[Any, ...]) -> str:
-    if path[0].idx == 0:
-        return argument_name(fun, path[1].idx) + tree.keystr(path[2:])
-    return f"keyword argument {path[1].key!r}" + tree.keystr(path[2:])
+_NOT_MAPPED = (
+    "give None for it in in_axes (keyword arguments are always mapped: pass it by position, or close over it)"
+)
 
 
 def _batch_size(leaves: list[Any], dims: list[int | None], name: Callable[[int], str], axis_size: int | None) -> int:
@@ -52,7 +53,7 @@ def _batch_size(leaves: list[Any], dims: list[int | None], name: Callable[[int],
         if not -len(shape) <= d < len(shape):
             raise ValueError(
                 f"vmap: in_axes asks for axis {d} of {name(k)}, which has shape {shape}"
-                + ("; a scalar has no axis to map over, so give None for it" if not shape else "")
+                + (f"; a scalar has no axis to map over: {_NOT_MAPPED}" if not shape else "")
             )
         dims[k] = canonicalize_axis(d, len(shape))
         sizes.setdefault(shape[d], []).append(f"axis {dims[k]} of {name(k)}, shape {shape}")
@@ -96,16 +97,26 @@ def vmap(
     check_callable(fun, "vmap")
     _check_axes(in_axes, "in_axes")
     _check_axes(out_axes, "out_axes")
-    if not isinstance(in_axes, (int, tuple, list, type(None))):
+    if not isinstance(in_axes, (int, np.integer, tuple, list, type(None))):
         raise TypeError(
             f"vmap: in_axes must be an int, None, or a tuple with an entry per positional argument; found {in_axes!r}"
         )
 
+    if axis_size is not None:
+        if not isinstance(axis_size, (int, np.integer)) or isinstance(axis_size, bool) or axis_size < 0:
+            raise TypeError(f"vmap: axis_size must be a non-negative integer, found {axis_size!r}")
+        axis_size = int(axis_size)
+    try:
+        hash(axis_name)
+    except TypeError:
+        raise TypeError(f"vmap: axis_name must be hashable, a string for instance; found {axis_name!r}") from None
+
     @wraps(fun, "vmap", "Takes the same arguments with an additional axis at in_axes.")
     def vmap_fun(*args: Any, **kwargs: Any) -> Any:
         leaves, in_tree = tree.flatten((args, kwargs))
-        dims = _in_dims(in_axes, args, kwargs, fun)
-        name = lambda k: _leaf_name(fun, tree.flatten_with_path((args, kwargs))[0][k][0])  # noqa: E731
+        dims = _in_dims(in_axes, args, kwargs)
+        check_arguments(fun, args, kwargs, leaves, "vmap")
+        name = lambda k: leaf_name(fun, tree.flatten_with_path((args, kwargs))[0][k][0])  # noqa: E731
         size = _batch_size(leaves, dims, name, axis_size)
         flat = FlatFunction(fun, in_tree)
 
