@@ -87,7 +87,7 @@ class Executable:
     Python floats and complex numbers). Outputs are new arrays, or NumPy scalars where 0-d.
     """
 
-    __slots__ = ("__weakref__", "_allocators", "_scalars", "kernels", "lowered", "plan", "program")
+    __slots__ = ("__weakref__", "_allocators", "_donations", "_scalars", "kernels", "lowered", "plan", "program")
 
     def __init__(self, lowered: Lowered, program: Program, kernels: list[CompiledKernel], plan: MemoryPlan) -> None:
         avals = lowered.closed.out_avals
@@ -97,14 +97,28 @@ class Executable:
         """The kernel of each generated launch, in order; equal ones are one object."""
         self.plan = plan
         self._allocators = [allocator(a.shape, a.dtype) for a in avals]
+        self._donations = [(k, j) for k, j in plan.donations.items() if avals[k].shape]
         self._scalars = [k for k, a in enumerate(avals) if not a.shape]
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         outputs = [make() for make in self._allocators]
+        if self._donations:
+            inputs = self._donate(inputs, outputs)
         self.program(inputs, outputs)
         for k in self._scalars:
             outputs[k] = outputs[k][()]
         return outputs
+
+    def _donate(self, inputs: Sequence[Any], outputs: list[Any]) -> list[Any]:
+        """Let outputs be the arrays that were given up for them; a copy of one that others can still see."""
+        inputs = list(inputs)
+        for k, j in self._donations:
+            x = inputs[j]
+            others = [y for i, y in enumerate(inputs) if i != j and isinstance(y, np.ndarray)]
+            if not x.flags.writeable or any([np.may_share_memory(x, y) for y in others]):
+                x = inputs[j] = x.copy()
+            outputs[k] = x
+        return inputs
 
     def as_text(self, stage: str = "source") -> str:
         """``stage``: ``source`` (the kernels as Python), ``kernels`` (as IR), ``llvm`` or ``assembly``."""
@@ -140,11 +154,14 @@ class Executable:
         }
 
 
-def compile_jaxpr(closed: ClosedJaxpr) -> Executable:
-    """Compile a program. See the module's text for the stages."""
+def compile_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = ()) -> Executable:
+    """Compile a program. See the module's text for the stages.
+
+    ``donated``: for each input, whether an output may be written over it.
+    """
     lowered = lower_jaxpr(closed)
     graph = lowered.graph
-    plan = make_plan(lowered.steps, graph.inputs, graph.outputs, [v for v, _ in graph.constants])
+    plan = make_plan(lowered.steps, graph.inputs, graph.outputs, [v for v, _ in graph.constants], donated)
     kernels: list[CompiledKernel] = []
     rows: list[Step] = []
     for number, (step, source) in enumerate(zip(lowered.steps, lowered.sources, strict=True)):
@@ -179,7 +196,8 @@ def _launch_row(launch: Launch, address: int, plan: MemoryPlan) -> Step:
     ints = list(launch.ints)
     for k, access in enumerate(launch.accesses):
         ints[k] = plan.slots[access.value.index]
-    return Step(address, ints, launch.extent, _grain(launch))
+    fallible = any([x.role == "scratch" for x in launch.kernel.operands])  # its memory may not be had
+    return Step(address, ints, launch.extent, _grain(launch), checks=fallible)
 
 
 def _grain(launch: Launch) -> int:

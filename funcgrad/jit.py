@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -24,7 +24,7 @@ from . import tree
 from .compiler import Executable, compile_jaxpr
 from .control.call import jit_p, set_executor
 from .control.derived import clear_derived, closed_over
-from .core.avals import ShapeDtypeStruct, ShapedArray, aval_of
+from .core.avals import ShapedArray, ShapeDtypeStruct, aval_of
 from .core.jaxpr import ClosedJaxpr, Jaxpr, eval_jaxpr
 from .core.staging import stage
 from .core.trace import EVAL, STATE, Tracer
@@ -40,16 +40,16 @@ __all__ = ["Compiled", "JitFunction", "Lowered", "Traced", "clear_caches", "jit"
 _executables: WeakKeyDictionary[Jaxpr, Executable] = WeakKeyDictionary()
 
 
-def _executable(closed: ClosedJaxpr) -> Executable:
+def _executable(closed: ClosedJaxpr, donated: tuple[bool, ...] = ()) -> Executable:
     found = _executables.get(closed.jaxpr)
     if found is None:
-        found = _executables[closed.jaxpr] = _compile(closed)
+        found = _executables[closed.jaxpr] = _compile(closed, donated)
     return found
 
 
-def _compile(closed: ClosedJaxpr) -> Executable:
+def _compile(closed: ClosedJaxpr, donated: tuple[bool, ...] = ()) -> Executable:
     """All of compilation: rewrite the jaxpr, then fuse, print, compile and plan it."""
-    return compile_jaxpr(optimize(closed))
+    return compile_jaxpr(optimize(closed), donated)
 
 
 def _execute_call(closed: ClosedJaxpr, args: Sequence[Any]) -> Sequence[Any]:
@@ -96,12 +96,13 @@ class Traced:
     in_tree: tree.PyTreeDef
     out_tree: tree.PyTreeDef
     fun_name: str
+    donated: tuple[bool, ...] = ()
 
     def as_text(self) -> str:
         return str(self.jaxpr)
 
     def lower(self) -> Lowered:
-        return Lowered(self, _compile(self.jaxpr))
+        return Lowered(self, _compile(self.jaxpr, self.donated))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +204,7 @@ class JitFunction:
         static_argnums: tuple[int, ...],
         static_argnames: frozenset[str],
         donate_argnums: tuple[int, ...],
+        donate_argnames: frozenset[str],
         inline: bool,
     ) -> None:
         functools.update_wrapper(self, fun)
@@ -210,6 +212,7 @@ class JitFunction:
         self._static_argnums = static_argnums
         self._static_argnames = static_argnames
         self._donate_argnums = donate_argnums
+        self._donate_argnames = donate_argnames
         self._inline = inline
         self._has_static = bool(static_argnums or static_argnames)
         self._entries: dict[Any, _Entry] = {}
@@ -265,7 +268,7 @@ class JitFunction:
             traced = self._trace(fun, leaves, in_tree, statics)
             if any(isinstance(c, Tracer) for c in traced.jaxpr.consts):
                 return self._bind(fun, leaves, in_tree, statics)
-            entry = _Entry(_executable(traced.jaxpr), leaves, traced.jaxpr.in_avals, traced.out_tree)
+            entry = _Entry(_executable(traced.jaxpr, traced.donated), leaves, traced.jaxpr.in_avals, traced.out_tree)
             self._entries[key] = entry
         elif not plain and not statics and (self._special is None or self._special.treedef != in_tree):
             self._special = specialize(in_tree)  # worth making at the second call
@@ -289,10 +292,23 @@ class JitFunction:
         if traced is None:
             flat = FlatFunction(fun, in_tree)
             closed = stage(flat, avals, flat.__name__)
-            traced = Traced(closed, in_tree, flat.out_tree, flat.__name__)
+            traced = Traced(closed, in_tree, flat.out_tree, flat.__name__, self._donated_leaves(in_tree))
             if not any(isinstance(c, Tracer) for c in closed.consts):
                 self._traces[key] = traced
         return traced
+
+    def _donated_leaves(self, in_tree: Any) -> tuple[bool, ...]:
+        """For each leaf of the dynamic arguments, whether it is given up."""
+        if not self._donate_argnums and not self._donate_argnames:
+            return ()
+        positional, keyword = in_tree.children()
+        flags: list[bool] = []
+        dynamic = [p for p in range(len(positional.children()) + len(self._static_argnums)) if p not in self._static_argnums]
+        for p, child in zip(dynamic, positional.children(), strict=False):
+            flags += [p in self._donate_argnums] * child.num_leaves
+        for name, child in zip(keyword.entries(), keyword.children(), strict=True):
+            flags += [name in self._donate_argnames] * child.num_leaves
+        return tuple(flags)
 
     def _split_static(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The function of the dynamic arguments alone, these arguments, and the static ones as a hashable key."""
@@ -312,8 +328,8 @@ class JitFunction:
         dynamic = tuple([x for p, x in enumerate(args) if p not in positions])
         rest = {k: v for k, v in kwargs.items() if k not in named}
         key = (
-            tuple([(p, type(v), v) for p, v in sorted(fixed.items())]),
-            tuple([(k, type(v), v) for k, v in sorted(named.items())]),
+            tuple([(p, _static_key(fixed[p])) for p in sorted(fixed)]),
+            tuple([(k, _static_key(named[k])) for k in sorted(named)]),
         )
         return fun, dynamic, rest, key
 
@@ -359,6 +375,16 @@ class _WithStatic:
         rest = iter(args)
         full = [self.fixed[p] if p in self.fixed else next(rest) for p in range(self.n_args)]
         return self.fun(*full, **self.named, **kwargs)
+
+
+def _static_key(value: Any) -> Any:
+    """Tells apart what Python holds equal but programs do not: 1, 1.0 and True, 0.0 and -0.0, also in tuples."""
+    kind = type(value)
+    if kind is tuple:
+        return kind, tuple([_static_key(x) for x in value])
+    if kind is float:
+        return kind, value.hex()
+    return (kind, value.real.hex(), value.imag.hex()) if kind is complex else (kind, value)
 
 
 def _check_hashable(fun: Callable[..., Any], name: str, value: Any) -> None:
@@ -427,7 +453,9 @@ def jit(
     Args:
         fun: a pure function of pytrees of arrays. Without it, ``jit`` is a decorator factory.
         static_argnums, static_argnames: arguments that are Python values, hashable, part of the cache key.
-        donate_argnums, donate_argnames: arguments whose memory the caller gives up. Accepted, and recorded.
+        donate_argnums, donate_argnames: arguments whose memory the caller gives up: a result of the same type may be
+            written over it, and then is that very array. Do not use them after the call. (Arrays that are read-only
+            or overlap another argument are copied first.)
         inline: under another ``jit`` or ``make_jaxpr``, put the equations in place of a call.
 
     Returns:
@@ -454,7 +482,7 @@ def jit(
         _as_tuple(static_argnames, str, "static_argnames"),
         "static",
     )
-    donated, _ = _positions_and_names(
+    donated, donated_names = _positions_and_names(
         fun,
         _as_tuple(donate_argnums, int, "donate_argnums"),
         _as_tuple(donate_argnames, str, "donate_argnames"),
@@ -463,7 +491,7 @@ def jit(
     both = sorted(set(nums) & set(donated))
     if both:
         raise ValueError(f"jit: argument {both[0]} is both static and donated; a static argument has no memory to give")
-    return JitFunction(fun, nums, names, donated, inline)
+    return JitFunction(fun, nums, names, donated, donated_names, inline)
 
 
 def clear_caches() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import gc
+import sys
 import threading
 
 import numpy as np
@@ -9,7 +12,10 @@ import pytest
 from funcgrad.compiler import compile_jaxpr
 
 import funcgrad as fg
+from funcgrad.control import derived
 from funcgrad.runtime.compile import stats
+
+jit_module = sys.modules["funcgrad.jit"]
 
 
 def mlp(params, x):
@@ -174,8 +180,76 @@ def test_static_arguments() -> None:
         assert len(traces) == 4
     with pytest.raises(ValueError, match=r"static argument at position 1 of power is a list.*tuple instead"):
         fg.jit(power, static_argnums=1)(2.0, [1])
-    with pytest.raises(ValueError, match="names 'm'"):
+    with pytest.raises(ValueError, match="static_argnames names 'm'"):
         fg.jit(power, static_argnames="m")
+    with pytest.raises(ValueError, match="donate_argnames names 'm'"):
+        fg.jit(power, donate_argnames="m")
+    with pytest.raises(ValueError, match=r"static_argnums \(2,\) wants positional argument 2, but power takes 2"):
+        fg.jit(power, static_argnums=2)
+    with pytest.raises(ValueError, match="argument 1 is both static and donated"):
+        fg.jit(power, static_argnums=1, donate_argnums=1)
+
+
+def test_static_arguments_that_python_holds_equal() -> None:
+    scale = fg.jit(lambda x, s: x * s[0], static_argnums=1)
+    for s in ((1,), (1.0,), (True,), (1j,)):
+        assert scale(np.arange(2), s).dtype == (np.arange(2) * s[0]).dtype
+    sign = fg.jit(lambda x, *, s: np.copysign(x, s), static_argnames="s")
+    assert sign(1.0, s=0.0) == 1 and sign(1.0, s=-0.0) == -1
+    for _ in range(3):
+        sign(1.0, s=float("nan"))
+    assert sign._cache_size() == 3
+
+
+def test_jit_inside_jit_and_functions_of_all_kinds() -> None:
+    class Model:
+        def __init__(self, w):
+            self.w = w
+
+        def plain(self, x):
+            return x * self.w
+
+        def __call__(self, x):
+            return x + self.w
+
+        @functools.partial(fg.jit, static_argnums=0)
+        def method(self, x):
+            return x * self.w
+
+    @functools.partial(fg.jit, static_argnums=1)
+    def power(x, n):
+        return x if n == 0 else x * power(x, n - 1)
+
+    model, other = Model(3.0), Model(5.0)
+    assert fg.jit(model.plain)(2.0) == 6 and fg.jit(model)(2.0) == 5
+    assert model.method(2.0) == 6 and other.method(2.0) == 10 and fg.grad(other.method)(2.0) == 5
+    assert fg.jit(functools.partial(lambda a, b, c: a + b * c, 1.0, c=3.0))(2.0) == 7
+    assert power(2.0, 5) == 64 and fg.grad(power)(2.0, 3) == 32
+    assert fg.jit(abs)(-2.0) == 2 and fg.jit(sum)([1.0, 2.0]) == 3 and fg.jit(fg.jit(np.negative))(1.0) == -1
+    assert fg.grad(lambda x: fg.jit(lambda y: x * y)(2.0))(3.0) == 2
+    np.testing.assert_array_equal(fg.vmap(lambda x: fg.jit(lambda y: x * y)(2.0))(np.arange(3.0)), [0, 2, 4])
+
+
+def test_nothing_accumulates() -> None:
+    fg.clear_caches()
+    for k in range(30):
+        fg.grad(fg.jit(lambda x, k=k: np.sin(x) * k))(1.0)
+    gc.collect()
+    assert len(jit_module._executables) == 0 and not any(map(len, derived._caches))
+
+
+def test_arguments_that_are_no_arrays() -> None:
+    g = fg.jit(lambda a, b: a)
+    with pytest.raises(TypeError, match=r"jit: argument 'b'\['k'\] of <lambda>: 's' of type"):
+        g(1.0, {"k": "s"})
+    with pytest.raises(TypeError, match="jit: argument 'b' of <lambda>: array has dtype object"):
+        g(1.0, np.array([None]))
+    with pytest.raises(TypeError, match="jit: argument 'a' of <lambda>: a ShapeDtypeStruct has no value"):
+        g(fg.ShapeDtypeStruct((), float), 1.0)
+    with pytest.raises(TypeError, match="mask would be lost"):
+        g(np.ma.array([1.0], mask=[1]), 1.0)
+    with pytest.raises(OverflowError, match=r"does not fit int64.*pass it as a float"):
+        g(2**70, 1.0)
 
 
 def test_decorator_forms_and_methods() -> None:

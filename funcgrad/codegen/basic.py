@@ -7,6 +7,7 @@ shift would. Names are ``<operation>_<kind>``; conversions are ``<from>_to_<kind
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from inspect import signature
 from typing import Final
 
@@ -222,6 +223,14 @@ def _float_to_integer(kind: Kind) -> Callable[[Scalar], Scalar]:
     return emit
 
 
+def _from_bool(kind: Kind, x: Scalar) -> Scalar:
+    return select(x, x.body.constant(kind, 1), x.body.constant(kind, 0))
+
+
+def _numeric(kind: Kind, x: Scalar) -> Scalar:
+    return _same(kind, x.to(kind))
+
+
 def _define_conversions() -> None:
     numbers = (*INTEGERS, F32, F64)
     for source in (*numbers, B1):
@@ -231,11 +240,9 @@ def _define_conversions() -> None:
             if source.is_float and not target.is_float:
                 emit = _float_to_integer(target)
             elif source.code == "b":
-                emit = lambda x, target=target: select(  # noqa: E731
-                    x, x.body.constant(target, 1), x.body.constant(target, 0)
-                )
+                emit = partial(_from_bool, target)
             else:
-                emit = lambda x, target=target: _same(target, x.to(target))  # noqa: E731
+                emit = partial(_numeric, target)
             name = f"{source.name}_to_{target.name}"
             BASIC[name] = Definition(name, emit, (source,), target, small=True)
         if source != B1:

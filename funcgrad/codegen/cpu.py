@@ -112,7 +112,7 @@ class _Printer(Nest):
         for a in reversed(order):
             lines.append(f"s{k}_{a} = {size}")
             size = f"s{k}_{a} * {self._extent(a)}"
-        lines.append(f"p{k} = allocate({size})")
+        lines += [f"p{k} = allocate({size})", f"if p{k} == 0:", "    return out_of_memory(slots)"]
         return lines
 
     def _extent(self, axis: int) -> str:

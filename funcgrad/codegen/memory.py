@@ -278,6 +278,17 @@ def _libc(name: str, result: Any, numba_result: Any) -> Any:
     return nb.intrinsic(typer)
 
 
+def _out_of_memory() -> Any:
+    """``out_of_memory(slots)``: set the program's status, the word before its slots; the executor stops there."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        status = builder.gep(builder.inttoptr(args[0], nb.i64.as_pointer()), [nb.i64(-1)])
+        builder.store(nb.i64(1), status)
+        return context.get_dummy_value()
+
+    return nb.intrinsic(lambda typingctx, slots: (nb.types.void(nb.types.int64), codegen))
+
+
 def _complex(numba_type: Any) -> dict[str, Callable[..., Any]]:
     part = numba_type.underlying_float
     suffix = "c64" if numba_type is nb.types.complex64 else "c128"
@@ -327,7 +338,7 @@ def memory_functions() -> dict[str, Any]:
     made: dict[str, Any] = {
         "base": _base(), "integer": _integer(), "stack": _stack(), "round_f16": _round_half(),
         "allocate": _libc("malloc", nb.i64, nb.types.int64), "release": _libc("free", nb.ir.VoidType(), nb.types.void),
-        **_complex(nb.types.complex64), **_complex(nb.types.complex128),
+        "out_of_memory": _out_of_memory(), **_complex(nb.types.complex64), **_complex(nb.types.complex128),
     }  # fmt: skip
     for name, (numba_type, _) in _kinds().items():
         made[f"load_{name}"] = _load(name, False)

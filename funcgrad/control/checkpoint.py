@@ -16,7 +16,15 @@ from ..core.lowering import Call, Inline
 from ..core.primitive import ZERO, Linear, Primitive
 from ..core.staging import stage
 from ..transforms.batch import batch_subtrace
-from ..transforms.flat import FlatFunction, check_arguments, check_callable, function_name, own_all, static_positions, wraps
+from ..transforms.flat import (
+    FlatFunction,
+    check_arguments,
+    check_callable,
+    function_name,
+    own_all,
+    static_positions,
+    wraps,
+)
 from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linearize_flat
 from .derived import batched_jaxpr, call_jaxpr, closed_over

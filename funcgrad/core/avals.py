@@ -170,11 +170,12 @@ def _getter_for(cls: type, x: Any) -> Any:
         if base in _AVAL_GETTERS:
             return _AVAL_GETTERS[base]
     if issubclass(cls, (np.matrix, np.ma.MaskedArray)):
-        raise TypeError(
-            f"{cls.__module__}.{cls.__qualname__}: funcgrad knows plain arrays only, to which a matrix's product or an "
-            "array's mask means nothing. Pass np.asarray(...) of a matrix, and .filled(value) of a masked array with "
-            "its mask as an argument of its own."
+        lost, way = (
+            ("its * is a matrix product", "np.asarray(x), and write @ for the product")
+            if issubclass(cls, np.matrix)
+            else ("its mask would be lost", "x.filled(value), and x.mask as an argument of its own")
         )
+        raise TypeError(f"a {cls.__name__} cannot be traced as a plain array, because {lost}. Pass {way}.")
     if issubclass(cls, (np.generic, np.ndarray)):
         return _array_aval
     for base in (bool, int, float, complex):

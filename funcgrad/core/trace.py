@@ -33,6 +33,7 @@ __all__ = [
     "Tracer",
     "axis_environment",
     "current_trace",
+    "leaked",
     "user_source",
 ]
 

@@ -6,7 +6,7 @@ split it into the array's own axes (``decompose``), then apply the operand's str
 
 >>> walk = Walk((1, 3), 0)                         # the transpose of a (2, 3) array, walked over a (3, 2) domain
 >>> compose(walk, (3, 2), (2, 3), Layout((2, 3), (0, 1)))   # ... which is itself a row, broadcast
-Walk(strides=(1, 0), offset=0)
+Walk(strides=(1, 0), offset=0, origin=None)
 """
 
 from __future__ import annotations

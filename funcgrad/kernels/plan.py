@@ -29,12 +29,20 @@ class MemoryPlan:
     elided: set[int] = field(default_factory=set)
     """Steps that have become copies of memory to itself."""
     temporaries: list[Value] = field(default_factory=list)
+    donations: dict[int, int] = field(default_factory=dict)
+    """Outputs (by position) that are written over the memory of an input that the caller gave up."""
 
 
 def make_plan(
-    steps: Sequence[Launch | Call], inputs: Sequence[Value], outputs: Sequence[Value], constants: Sequence[Value]
+    steps: Sequence[Launch | Call],
+    inputs: Sequence[Value],
+    outputs: Sequence[Value],
+    constants: Sequence[Value],
+    donated: Sequence[bool] = (),
 ) -> MemoryPlan:
+    """``donated`` says of each input whether its memory may be overwritten by an output of the same type."""
     slots = {v.index: k for k, v in enumerate((*inputs, *outputs, *constants))}
+    donations, written_over = _donations(steps, inputs, outputs, donated)
     last: dict[int, int] = {}
     order: list[tuple[int, Value]] = []
     for number, step in enumerate(steps):
@@ -51,8 +59,8 @@ def make_plan(
         dying.setdefault(last[value.index], []).append(value)
     place: dict[int, int] = {}
     taken: set[int] = set()
-    first_temporary, position, in_place = len(slots), 0, 0
-    elided: set[int] = set()
+    first_temporary, position, in_place = len(slots), 0, len(donations)
+    elided: set[int] = {n for n in written_over if steps[n].is_copy}  # type: ignore[union-attr]
     temporaries = []
     for number, step in enumerate(steps):
         while position < len(order) and order[position][0] == number:
@@ -74,7 +82,40 @@ def make_plan(
         for value in dying.get(number, ()):
             if value.index not in taken:
                 arena.give(place[value.index], _rounded(value.nbytes))
-    return MemoryPlan(slots, offsets, arena.size, in_place, elided, temporaries)
+    return MemoryPlan(slots, offsets, arena.size, in_place, elided, temporaries, donations)
+
+
+def _donations(
+    steps: Sequence[Launch | Call], inputs: Sequence[Value], outputs: Sequence[Value], donated: Sequence[bool]
+) -> tuple[dict[int, int], set[int]]:
+    """Which outputs take over which donated inputs, and the steps in which they do."""
+    given = {v.index: k for k, (v, gives) in enumerate(zip(inputs, donated, strict=False)) if gives}
+    if not given:
+        return {}, set()
+    last: dict[int, int] = {}
+    first: dict[int, int] = {}
+    for number, step in enumerate(steps):
+        for value, written in touched(step):
+            last[value.index] = number
+            if written:
+                first.setdefault(value.index, number)
+    kept = {v.index for v in outputs}
+    donations: dict[int, int] = {}
+    taken: set[int] = set()
+    for k, value in enumerate(outputs):
+        number = first.get(value.index)
+        step = steps[number] if number is not None else None
+        if not isinstance(step, Launch):
+            continue
+        dying = [
+            v for v in inputs
+            if v.index in given and v.index not in kept and v.dtype == value.dtype and last.get(v.index) == number
+        ]  # fmt: skip
+        heir = _takes_over(step, value, dying, taken)
+        if heir is not None:
+            taken.add(heir.index)
+            donations[k] = given[heir.index]
+    return donations, {first[outputs[k].index] for k in donations}
 
 
 def touched(step: Launch | Call) -> list[tuple[Value, bool]]:

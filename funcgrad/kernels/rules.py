@@ -6,6 +6,7 @@ A rule takes ``(builder, equation, lowering, operand refs)`` and returns the res
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -198,7 +199,7 @@ def _assemble(b: GraphBuilder, eqn: Eqn, lower: L.Assemble, refs: list[Ref]) -> 
     b.order.pop()
     covered = 0
     for piece in pieces:
-        source = b.view(refs[piece.operand], lambda layout, piece=piece: _through(piece.source, layout))
+        source = b.view(refs[piece.operand], partial(_through, piece.source))
         part = b.copy(Ref(source.value, source.layout)).value
         part.home = Ref(array, squeeze(piece.target))
         part.mode = covered  # parts that overlap earlier ones must come after them

@@ -112,7 +112,7 @@ def _like(x: Any, value: Any, dtype: Any, shape: Any) -> Any:
     own = shape_of(x)
     target = own if shape is None else tuple(shape) if isinstance(shape, (tuple, list)) else (int(shape),)
     filled = broadcast_to(as_dtype(operand(value), dtype), target)
-    if isinstance(filled, Tracer):
+    if isinstance(filled, Tracer) and (not isinstance(x, Tracer) or x._trace is filled._trace):
         return filled if filled is not value else clone(filled)
     if target != own:
         if not math.prod(own):

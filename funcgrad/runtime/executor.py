@@ -339,7 +339,7 @@ class Program:
 
     def _raise(self, status: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         if status > 0:
-            raise RuntimeError(f"step {status - 1} of the program reported a failure")
+            raise MemoryError(f"step {status - 1} of the program found no memory for its working rows")
         if status == -1:
             raise TypeError(
                 f"the program takes {self.n_inputs} inputs and {self.n_outputs} outputs, "

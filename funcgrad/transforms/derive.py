@@ -282,7 +282,8 @@ def _check_tangents(
         if ta_shape != pa.shape:
             raise ValueError(f"{what}{paths(k)} has shape {ta_shape}, but {of} has shape {pa.shape}")
         if ta_dtype != want:
-            name, way = ("float0", "np.zeros(shape, funcgrad.float0)") if want == FLOAT0 else (want.name, f".astype('{want.name}')")
+            name = "float0" if want == FLOAT0 else want.name
+            way = "np.zeros(shape, funcgrad.float0)" if want == FLOAT0 else f".astype('{name}')"
             raise TypeError(
                 f"{what}{paths(k)} has dtype {ta_dtype.name}, but {of} has dtype {pa.dtype.name}, for which it must "
                 f"be {name}: write {way}"

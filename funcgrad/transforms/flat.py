@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import tree
 from ..core.avals import ShapeDtypeStruct, aval_of
+from ..core.trace import EVAL, STATE, Tracer, leaked
 
 __all__ = [
     "FlatFunction",
@@ -111,7 +112,7 @@ def check_arguments(
             reason = str(error)
         if reason is not None:
             path = tree.leaves_with_path((tuple(args), kwargs))[k][0]
-            raise TypeError(f"{transform}: {leaf_name(fun, path)} of {function_name(fun)} is no array: {reason}")
+            raise TypeError(f"{transform}: {leaf_name(fun, path)} of {function_name(fun)}: {reason}")
 
 
 def check_chosen(fun: Callable[..., Any], args: Sequence[Any], positions: Sequence[int], transform: str) -> None:
@@ -173,12 +174,19 @@ def static_positions(argnums: int | Sequence[int], n_args: int, transform: str) 
 
 
 def own(x: Any) -> Any:
-    """A result that the caller may write to: views of a broadcast are copied."""
-    if type(x) is np.ndarray and not x.flags.writeable:
-        return x.copy()
-    return (
-        x if x.__class__ is not float and x.__class__ is not int and x.__class__ is not complex else np.asarray(x)[()]
-    )
+    """A result that the caller may write to: views of a broadcast are copied.
+
+    Raises:
+        LeakedTracerError: a tracer as the result of a computation with values.
+    """
+    if type(x) is np.ndarray:
+        return x if x.flags.writeable else x.copy()
+    if STATE.trace is EVAL and isinstance(x, Tracer):
+        raise leaked(x, "the caller of a transformed function")
+    return np.asarray(x)[()] if type(x) in _PYTHON_NUMBERS else x
+
+
+_PYTHON_NUMBERS = frozenset((bool, int, float, complex))
 
 
 def _memory(x: np.ndarray) -> int:

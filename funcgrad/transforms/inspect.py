@@ -9,6 +9,7 @@ from .. import tree
 from ..core.avals import ShapeDtypeStruct, aval_of
 from ..core.jaxpr import ClosedJaxpr
 from ..core.staging import stage
+from ..core.trace import EVAL, STATE, Tracer, leaked
 from .flat import FlatFunction, check_arguments, check_callable, function_name, static_positions, wraps
 
 __all__ = ["ShapeDtypeStruct", "eval_shape", "make_jaxpr", "stage_call"]
@@ -31,6 +32,10 @@ def stage_call(
     check_arguments(fun, named, kwargs, leaves, transform, abstract=True)
     flat = FlatFunction(partial, in_tree)
     closed = stage(flat, [aval_of(x) for x in leaves], flat.__name__)
+    if STATE.trace is EVAL:
+        for const in closed.consts:
+            if isinstance(const, Tracer):
+                raise leaked(const, flat.__name__)
     return closed, flat.out_tree
 
 

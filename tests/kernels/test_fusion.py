@@ -115,6 +115,19 @@ def test_long_chains_are_cut_and_take_linear_time() -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("n", [300, 3000])
+def test_shared_values_in_long_chains_do_not_multiply(n: int) -> None:
+    """Two paths between neighbours are 2**n in all: grouping must not follow them one by one."""
+
+    def f(x: Any) -> Any:
+        for _ in range(n):
+            x = sin(x) * 0.5 + x
+        return [x]
+
+    for found, expected in zip(*both(f, [np.ones(3)]), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
 def test_temporaries_are_reused() -> None:
     """A chain of sums over alternating axes holds two arrays at a time, not all."""
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
 import funcgrad as fg
+from funcgrad.core.trace import EVAL, STATE
 from funcgrad.errors import FuncgradError, LeakedTracerError
 
 EPS = 1e-6
@@ -219,6 +223,27 @@ def loss_of_array(x):
         (lambda: fg.vjp(np.sin, np.ones(2))[1]((np.ones(2),)), TypeError, "structure"),
         (lambda: fg.jacrev(loss_of_array)(np.arange(2)), TypeError, "int64"),
         (lambda: fg.grad(lambda x: x, holomorphic=True)(1.0), TypeError, "requires complex inputs"),
+        (lambda: fg.grad(loss_of_array)("s"), TypeError, "grad: argument 'x' of loss_of_array: 's' of type.*not an arr"),
+        (lambda: fg.vjp(lambda p: p, {"w": [1.0, None, "s"]}), TypeError, r"vjp: argument 'p'\['w'\]\[2\] of"),
+        (lambda: fg.jvp(loss_of_array, ("s",), ("s",)), TypeError, "jvp: argument 'x' of loss_of_array"),
+        (lambda: fg.jacfwd(loss_of_array)("s"), TypeError, "jacfwd: argument 'x' of loss_of_array"),
+        (lambda: fg.jacfwd(lambda a, b: a * b, (0, 1))(1.0, 2), TypeError, "jacfwd: argument 'b' has dtype int64"),
+        (lambda: fg.jacfwd(lambda x: 1)(1.0), TypeError, "the result of <lambda> has dtype int64"),
+        (lambda: fg.make_jaxpr(loss_of_array)("s"), TypeError, "make_jaxpr: argument 'x' of loss_of_array"),
+        (lambda: fg.checkpoint(loss_of_array)("s"), TypeError, "checkpoint: argument 'x' of loss_of_array"),
+        (lambda: fg.checkpoint(loss_of_array, static_argnums=2)(1.0), ValueError, "static_argnums 2 wants"),
+        (lambda: fg.make_jaxpr(loss_of_array, static_argnums=2)(1.0), ValueError, r"static_argnums \(2,\) wants"),
+        (lambda: fg.grad(lambda a, b: a * b, (0, -2))(1.0, 2.0), ValueError, "names the same argument twice"),
+        (lambda: fg.grad(loss_of_array)(fg.ShapeDtypeStruct((), float)), TypeError, "ShapeDtypeStruct has no value"),
+        (lambda: fg.grad(np.sum)(np.ma.array([1.0], mask=[1])), TypeError, r"mask would be lost.*x\.filled"),
+        (lambda: fg.ShapeDtypeStruct((-1,), float), ValueError, "negative extent"),
+        (lambda: fg.ShapeDtypeStruct(3, float), TypeError, "shape must be a sequence of integers, found 3"),
+        (lambda: fg.vjp(np.sin, 1.0)[1]("s"), TypeError, "vjp: cotangent: 's'"),
+        (lambda: fg.vjp(np.sin, np.ones(2))[1](np.ones(2, int)), TypeError, r"but the result has.*\.astype\('float64'\)"),
+        (lambda: fg.linear_transpose(np.sin, 1.0)(1.0), FuncgradError, "sin cannot be transposed.*must be linear"),
+        (lambda: fg.linear_transpose(lambda x: x * x, 1.0)(1.0), FuncgradError, "quadratic"),
+        (lambda: fg.linear_transpose(loss_of_array, 1), TypeError, "argument 'x' has dtype int64"),
+        (lambda: fg.linear_transpose(loss_of_array, 1.0)(np.float32(1)), TypeError, "cotangent has dtype float32"),
     ],
 )
 def test_errors_say_what_to_do(call, error, text) -> None:
@@ -239,6 +264,82 @@ def test_leaked_tracer_is_reported() -> None:
     fg.make_jaxpr(f)(1.0)
     with pytest.raises(LeakedTracerError, match=r"made at tracing f at .*test_derive\.py"):
         kept[1] + 1.0
+
+
+def test_leaks_without_an_operation_are_reported_too() -> None:
+    kept = []
+    fg.grad(lambda x: kept.append(x) or x)(1.0)
+    for call in (lambda: fg.grad(lambda x: kept[0])(1.0), lambda: fg.make_jaxpr(lambda x: kept[0] * x)(1.0)):
+        with pytest.raises(LeakedTracerError, match="leaks when it stores a tracer"):
+            call()
+
+
+TRANSFORMS = {
+    "grad": fg.grad,
+    "jit": fg.jit,
+    "vmap": lambda f: lambda x: fg.vmap(f, axis_name="i")(np.full(2, x)),
+    "jvp": lambda f: lambda x: fg.jvp(f, (x,), (x,)),
+    "vjp": lambda f: lambda x: fg.vjp(f, x)[1](1.0),
+    "linearize": lambda f: lambda x: fg.linearize(f, x)[1](x),
+    "linear_transpose": lambda f: lambda x: fg.linear_transpose(f, x)(1.0),
+    "jacfwd": fg.jacfwd,
+    "jacrev": fg.jacrev,
+    "checkpoint": fg.checkpoint,
+    "make_jaxpr": fg.make_jaxpr,
+    "all": lambda f: fg.jit(fg.hessian(fg.checkpoint(fg.jit(f)))),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_exceptions_leave_nothing_behind(name) -> None:
+    calls = []
+
+    def fails_at_first(x):
+        calls.append(x)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return x * 2.0
+
+    transformed = TRANSFORMS[name](fails_at_first)
+    with pytest.raises(KeyboardInterrupt):
+        transformed(1.0)
+    assert STATE.trace is EVAL and STATE.axes == ()
+    transformed(1.0)
+    assert len(calls) > 1 and STATE.trace is EVAL and STATE.axes == ()
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_tracers_die_with_their_transformation(name) -> None:
+    alive = []
+
+    def f(x):
+        y = x * 2.0
+        alive.append(weakref.ref(y))
+        return y
+
+    gc.collect()
+    gc.disable()
+    try:
+        TRANSFORMS[name](f)(1.0)
+        assert alive and not any(isinstance(r(), fg.Tracer) for r in alive)
+    finally:
+        gc.enable()
+
+
+def test_linear_transpose_of_ordinary_code() -> None:
+    matrix = np.arange(6.0).reshape(2, 3)
+
+    def f(x):
+        y = np.zeros_like(x)
+        y[1:] = x[:-1]
+        return matrix @ y
+
+    expected = np.array([[1.0, 2.0, 0.0], [4.0, 5.0, 0.0]])
+    pull = fg.linear_transpose(f, np.ones(3))
+    matrix[:] = 0  # it was linear at that time
+    for transform in (lambda g: g, fg.jit):
+        np.testing.assert_array_equal(transform(pull)(np.array([1.0, 0.0]))[0], expected[0])
+    np.testing.assert_array_equal(fg.vmap(pull)(np.eye(2))[0], expected)
 
 
 def test_warnings_of_numpy_stay_away() -> None:

@@ -120,6 +120,11 @@ def test_collective_inside_jit_and_nested_names(rng) -> None:
         (lambda: fg.vmap(lambda a: a, out_axes=3)(np.ones(3)), ValueError, "out_axes asks for axis 3"),
         (lambda: fg.vmap(lambda a: a, axis_size=2)(np.ones(3)), ValueError, "size 2: axis_size"),
         (lambda: lax.psum(1.0, "nowhere"), NameError, "nowhere"),
+        (lambda: fg.vmap(lambda a: a)({"k": "s"}), TypeError, r"vmap: argument 'a'\['k'\] of <lambda>: 's'"),
+        (lambda: fg.vmap(lambda a, b: a)(np.ones(3), b=1.0), ValueError, "keyword arguments are always mapped"),
+        (lambda: fg.vmap(lambda a: a, None, axis_size=-1), TypeError, "axis_size must be a non-negative integer"),
+        (lambda: fg.vmap(lambda a: a, None, axis_size="2"), TypeError, "axis_size must be a non-negative integer"),
+        (lambda: fg.vmap(lambda a: a, axis_name=[]), TypeError, "axis_name must be hashable"),
     ],
 )
 def test_errors_name_the_argument(call, error, text) -> None:
