@@ -9,9 +9,9 @@ import threading
 
 import numpy as np
 import pytest
-from funcgrad.compiler import compile_jaxpr
 
 import funcgrad as fg
+from funcgrad.compiler import compile_jaxpr
 from funcgrad.control import derived
 from funcgrad.runtime.compile import stats
 

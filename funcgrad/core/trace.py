@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ..errors import LeakedTracerError
-from .avals import ShapedArray, register_aval
+from .avals import ShapedArray, aval_of, register_aval
 
 if TYPE_CHECKING:
     from .primitive import Primitive
@@ -94,6 +94,10 @@ class Tracer:
         """Become ``other`` (of the same trace): an in-place update of the user's, made functional."""
         raise NotImplementedError
 
+    def strengthened(self) -> Tracer | None:
+        """The same value with a strong dtype, if that takes no operation; else None."""
+        return None
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}<{self.aval}>"
 
@@ -124,6 +128,13 @@ class EvalTrace(Trace):
 
 
 _WEAK: Final = frozenset((float, int, complex))
+
+
+def strong_value(x: Any) -> Any:
+    """``x`` with a strong dtype, or None where that takes an operation."""
+    if isinstance(x, Tracer):
+        return x.strengthened()
+    return aval_of(x).dtype.type(x) if type(x) in _WEAK else x
 
 
 def leaked(x: Tracer, primitive: Primitive | str) -> LeakedTracerError:

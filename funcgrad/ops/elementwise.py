@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.avals import ShapedArray, aval_of
 from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, ZeroDerivative
+from ..core.trace import Tracer
 from .families import binary, broadcast_shapes, elementwise, predicate, unary
 from .structural import broadcast_to, shape_of, unbroadcast
 
@@ -294,8 +295,12 @@ def convert_element_type(x: Any, dtype: Any, weak: bool = False) -> Any:
     """``x`` in ``dtype``; complex to real drops the imaginary part."""
     dtype = np.dtype(dtype)
     aval = aval_of(x)
-    if aval.dtype == dtype and aval.weak_type == weak:
-        return x
+    if aval.dtype == dtype:
+        if aval.weak_type == weak:
+            return x
+        strong = x.strengthened() if isinstance(x, Tracer) and not weak else None
+        if strong is not None:
+            return strong
     return convert_p.bind(x, dtype=dtype, weak=weak)
 
 

@@ -1,11 +1,13 @@
-"""BLAS and LAPACK by function pointer, from the table that SciPy's Cython modules publish
-(`__pyx_capi__`)."""
+"""BLAS and LAPACK by function pointer, from the table that SciPy's Cython modules publish (`__pyx_capi__`),
+and, where these are OpenBLAS, the two functions that get and set its number of threads."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib
 import importlib.util
+import itertools
+import os
 import sys
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -13,7 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["cython_function", "cython_module"]
+__all__ = ["cython_function", "cython_module", "openblas_threads"]
+
+_OPENMP = 2  # openblas_get_parallel(): 0 none, 1 threads of its own, 2 OpenMP
 
 
 @cache
@@ -50,3 +54,28 @@ def _load_alone(full: str) -> ModuleType | None:
             sys.modules.pop(full, None)
             return module
     return None
+
+
+@cache
+def openblas_threads() -> tuple[int, int] | None:
+    """The addresses of OpenBLAS's `int get_num_threads()` and `void set_num_threads(int)` in the library behind
+    `cython_blas`; None where that is not OpenBLAS, or one whose threads are OpenMP's.
+
+    With OpenMP the number belongs to the calling thread and to all of its OpenMP code, so it is not ours to
+    change.
+    """
+    path = getattr(cython_module("cython_blas"), "__file__", None)
+    if os.name != "posix" or path is None:
+        return None
+    # A symbol is searched for in the module and then in the libraries it is linked with, and only there.
+    library = ctypes.CDLL(path)
+    for prefix, suffix in itertools.product(("scipy_", ""), ("", "64_", "_64")):
+        names = [f"{prefix}openblas_{name}{suffix}" for name in ("get_num_threads", "set_num_threads", "get_parallel")]
+        if all(hasattr(library, name) for name in names):
+            get, put, parallel = (getattr(library, name) for name in names)
+            return None if parallel() == _OPENMP else (_function_address(get), _function_address(put))
+    return None
+
+
+def _function_address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0

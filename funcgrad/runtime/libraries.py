@@ -2,27 +2,35 @@
 
 A matrix product is one step: an adapter kernel with the uniform ABI, compiled once for all products, whose
 table of integers holds the BLAS function's address and the very words it takes by reference (BLAS takes
-everything by reference; a 32-bit integer is the low half of our 64-bit word). Its parallel axis is the batch.
+everything by reference; a 32-bit integer is the low half of our 64-bit word).
 
 BLAS is column-major; C = op(A) op(B) in row-major storage is C^T = op(B)^T op(A)^T to it, so operands are
 swapped and nothing is copied. An operand may be stored either way round: one of its two strides must be one
 element.
 
-Threads: the OpenBLAS inside SciPy runs a pool of its own (OPENBLAS_NUM_THREADS, one thread per CPU by
-default), and uses it for products of more than 64^3 multiply-adds. So a batch of small products is spread
-over our pool, one BLAS call in one thread; a large product is one call on the calling thread, spread by BLAS.
-The two never nest.
+Threads: the OpenBLAS inside SciPy has a pool of its own, in which every thread waits for every other one: on
+a machine where others work too, that costs milliseconds for each product. So a large product is cut into
+tiles along the longer side of C, the tiles of the whole batch are the step's parallel axis, and our pool runs
+them, each a BLAS call in one thread. Tiles follow from the shape alone, so a result has the same bits for any
+number of threads. They are few, because BLAS repacks for each tile the operand that it shares with the others.
+
+OpenBLAS knows only one number of threads, for the whole process, and it is the user's: the adapter sets it to
+one while tiles run, and back when the last of them is done (`_single_threaded`). Where that cannot be done
+(another BLAS, or OpenBLAS on OpenMP) a large product is one call on the calling thread, and BLAS spreads it.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from funcgrad.runtime.compile import compile_runtime
-from funcgrad.runtime.cython_api import cython_function
+from funcgrad.runtime.cython_api import cython_function, openblas_threads
 from funcgrad.runtime.executor import Step
 
 __all__ = ["GEMM_DTYPES", "Matrix", "gemm_step"]
@@ -30,33 +38,117 @@ __all__ = ["GEMM_DTYPES", "Matrix", "gemm_step"]
 GEMM_DTYPES = {"float32": "s", "float64": "d", "complex64": "c", "complex128": "z"}
 """The dtypes BLAS multiplies, and the letter of their functions."""
 
-_BLAS_OWN_THREADS = 64**3  # multiply-adds up to which OpenBLAS stays on one thread
+# Multiply-adds from which OpenBLAS uses its own threads: for a gemv, and (64^3) for a gemm.
+_GEMV_THREADS, _GEMM_THREADS = 9_000, 64**3
 _WORTH_A_THREAD = 200_000  # multiply-adds
 
-# slots of A, B, C | byte offsets | batch strides in bytes | function | transposes of A, B |
-# m n k | lda ldb ldc | alpha (2 words) | beta (2 words)
-_GEMM = """
+# The shapes of tiles, by measurement.
+_MOST_TILES = 8
+_TILE_ROWS, _TILE_WORK = 64, 1 << 20  # at least; the work in real multiply-adds
+_ALIGN_ROWS = 8
+_VECTOR_TILES, _VECTOR_TILE_BYTES = 16, 1 << 18
+
+
+# -- OpenBLAS in one thread
+
+# Words of the guard, in bytes. RUNNING counts the adapters in BLAS; while it is not zero, SAVED is the user's
+# number. A fork may catch any moment between two stores: RUNNING is raised before the number is touched, and
+# falls after it is restored.
+_RUNNING, _SAVED, _GET, _SET, _LOCK, _UNLOCK, _MUTEX, _GUARD_BYTES = 0, 8, 16, 24, 32, 40, 64, 192
+
+_ENTER = f"""
+    if guard != 0:
+        call1(load(guard + {_LOCK}), guard + {_MUTEX})
+        running = load(guard + {_RUNNING})
+        if running == 0:
+            store(guard + {_SAVED}, call0(load(guard + {_GET})) & 0xFFFFFFFF)
+        atomic_store(guard + {_RUNNING}, running + 1)
+        if running == 0:
+            call1(load(guard + {_SET}), 1)
+        call1(load(guard + {_UNLOCK}), guard + {_MUTEX})
+"""
+
+# A number other than one was set by the user while we ran: it stays.
+_LEAVE = f"""
+    if guard != 0:
+        call1(load(guard + {_LOCK}), guard + {_MUTEX})
+        running = load(guard + {_RUNNING})
+        if running == 1 and call0(load(guard + {_GET})) & 0xFFFFFFFF == 1:
+            call1(load(guard + {_SET}), load(guard + {_SAVED}))
+        atomic_store(guard + {_RUNNING}, running - 1)
+        call1(load(guard + {_UNLOCK}), guard + {_MUTEX})
+"""
+
+
+@cache
+def _single_threaded() -> int:
+    """The address of the guard that keeps OpenBLAS in one thread, or 0 where BLAS has to be left alone."""
+    functions = openblas_threads()
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    if functions is None or not hasattr(libc, "pthread_mutex_lock"):
+        return 0
+    words = np.zeros(_GUARD_BYTES // 8, np.int64)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(words))  # a tile may run until the very end of the process
+    address = words.ctypes.data
+    words[_GET // 8], words[_SET // 8] = functions
+    for word, name in ((_LOCK, "pthread_mutex_lock"), (_UNLOCK, "pthread_mutex_unlock")):
+        words[word // 8] = ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0
+
+    def make_mutex() -> None:
+        libc.pthread_mutex_init(ctypes.c_void_p(address + _MUTEX), None)
+
+    def after_fork_in_child() -> None:
+        make_mutex()
+        if words[_RUNNING // 8]:  # a product of a thread that the child does not have
+            ctypes.CFUNCTYPE(None, ctypes.c_int)(functions[1])(int(words[_SAVED // 8]))
+            words[_RUNNING // 8] = 0
+
+    make_mutex()
+    os.register_at_fork(after_in_child=after_fork_in_child)
+    return address
+
+
+# -- the adapters
+
+# Both take tiles: tile t of matrix i is number i * tiles + t of the parallel axis. Sizes come in pairs, that of
+# a tile and that of the last tile.
+
+# slots of A, B, C | byte offsets | batch strides in bytes | tile strides in bytes | tiles | guard | function |
+# transposes of A, B | m m' n n' k | lda ldb ldc | alpha (2 words) | beta (2 words)
+_GEMM = f"""
 def gemm(slots, ints, lo, hi):
     a = load(slots + 8 * load(ints)) + load(ints + 24)
     b = load(slots + 8 * load(ints + 8)) + load(ints + 32)
     c = load(slots + 8 * load(ints + 16)) + load(ints + 40)
-    for i in range(lo, hi):
-        call13(load(ints + 72), ints + 80, ints + 88, ints + 96, ints + 104, ints + 112, ints + 144,
-               a + i * load(ints + 48), ints + 120, b + i * load(ints + 56), ints + 128, ints + 160,
-               c + i * load(ints + 64), ints + 136)
+    tiles = load(ints + 96)
+    guard = load(ints + 104){_ENTER}
+    for number in range(lo, hi):
+        i = number // tiles
+        t = number - i * tiles
+        last = 8 if t == tiles - 1 else 0
+        call13(load(ints + 112), ints + 120, ints + 128, ints + 136 + last, ints + 152 + last, ints + 168, ints + 200,
+               a + i * load(ints + 48) + t * load(ints + 72), ints + 176,
+               b + i * load(ints + 56) + t * load(ints + 80), ints + 184, ints + 216,
+               c + i * load(ints + 64) + t * load(ints + 88), ints + 192){_LEAVE}
 """
 
-# slots of A, x, y | byte offsets | batch strides in bytes | function | transpose of A | m n | lda incx incy |
-# alpha (2 words) | beta (2 words)
-_GEMV = """
+# slots of A, x, y | byte offsets | batch strides in bytes | tile strides in bytes | tiles | guard | function |
+# transpose of A | m m' n n' | lda incx incy | alpha (2 words) | beta (2 words)
+_GEMV = f"""
 def gemv(slots, ints, lo, hi):
     a = load(slots + 8 * load(ints)) + load(ints + 24)
     x = load(slots + 8 * load(ints + 8)) + load(ints + 32)
     y = load(slots + 8 * load(ints + 16)) + load(ints + 40)
-    for i in range(lo, hi):
-        call11(load(ints + 72), ints + 80, ints + 88, ints + 96, ints + 128,
-               a + i * load(ints + 48), ints + 104, x + i * load(ints + 56), ints + 112, ints + 144,
-               y + i * load(ints + 64), ints + 120)
+    tiles = load(ints + 96)
+    guard = load(ints + 104){_ENTER}
+    for number in range(lo, hi):
+        i = number // tiles
+        t = number - i * tiles
+        last = 8 if t == tiles - 1 else 0
+        call11(load(ints + 112), ints + 120, ints + 128 + last, ints + 144 + last, ints + 184,
+               a + i * load(ints + 48) + t * load(ints + 72), ints + 160,
+               x + i * load(ints + 56) + t * load(ints + 80), ints + 168, ints + 200,
+               y + i * load(ints + 64) + t * load(ints + 88), ints + 176){_LEAVE}
 """
 
 
@@ -96,29 +188,41 @@ def gemm_step(
     if max(m, n, k) >= 2**31:
         raise ValueError(f"gemm_step: BLAS counts in 32 bits, and {max(m, n, k)} is more than that")
     scalars = [*_words(alpha, dtype), *_words(beta, dtype)]
-    work = m * n * k
-    grain = max(1, _WORTH_A_THREAD // max(work, 1)) if batch > 1 and work <= _BLAS_OWN_THREADS else 0
-    vector = _gemv_ints(dtype, a, b, c) if n == 1 else _gemv_ints(dtype, b.T, a.T, c.T) if m == 1 else None
-    if vector is not None:
-        return Step(_address("gemv"), [*vector, *scalars], batch, grain)
-    return Step(_address("gemm"), [*_gemm_ints(dtype, a, b, c), *scalars], batch, grain)
+    if n == 1 or m == 1:
+        vector = _gemv_step(dtype, a, b, c, batch, scalars) if n == 1 else _gemv_step(dtype, b.T, a.T, c.T, batch, scalars)
+        if vector is not None:
+            return vector
+    return _gemm_step(dtype, a, b, c, batch, scalars)
 
 
-def _gemm_ints(dtype: np.dtype, a: Matrix, b: Matrix, c: Matrix) -> list[int]:
+def _gemm_step(dtype: np.dtype, a: Matrix, b: Matrix, c: Matrix, batch: int, scalars: Sequence[int]) -> Step:
     flipped, ldc = _storage(c, dtype, "C")
     if flipped:  # C is stored by columns: C^T = B^T A^T is stored by rows
         a, b, c = b.T, a.T, c.T
     (trans_a, lda), (trans_b, ldb) = _storage(a, dtype, "A"), _storage(b, dtype, "B")
     (m, n), k = c.shape, a.shape[1]
+    work = m * n * k * (4 if dtype.kind == "c" else 1)
+    guard = _single_threaded() if work > _GEMV_THREADS else 0
+    rows, columns = Tiles(1, m), Tiles(1, n)
+    if guard and m >= n:
+        rows = _gemm_tiles(m, work, batch)
+    elif guard:
+        columns = _gemm_tiles(n, work, batch)
     # BLAS sees every stored matrix transposed: it is given B, then A.
-    return [
+    ints = [
         b.slot, a.slot, c.slot, b.offset, a.offset, c.offset, b.batch_stride, a.batch_stride, c.batch_stride,
-        cython_function("cython_blas", GEMM_DTYPES[dtype.name] + "gemm"),
-        ord("T" if trans_b else "N"), ord("T" if trans_a else "N"), n, m, k, ldb, lda, ldc,
+        columns.stride(b.strides[1]), rows.stride(a.strides[0]),
+        columns.stride(c.strides[1]) + rows.stride(c.strides[0]),
+        rows.count * columns.count, guard, cython_function("cython_blas", GEMM_DTYPES[dtype.name] + "gemm"),
+        ord("T" if trans_b else "N"), ord("T" if trans_a else "N"), *columns.sizes(n), *rows.sizes(m), k,
+        ldb, lda, ldc, *scalars,
     ]  # fmt: skip
+    return _step("gemm", ints, batch, rows.count * columns.count, work, guard != 0 or work <= _GEMM_THREADS)
 
 
-def _gemv_ints(dtype: np.dtype, a: Matrix, x: Matrix, y: Matrix) -> list[int] | None:
+def _gemv_step(
+    dtype: np.dtype, a: Matrix, x: Matrix, y: Matrix, batch: int, scalars: Sequence[int]
+) -> Step | None:
     """The product with one column, twice as fast as a gemm of that shape; None where gemv cannot express
     it."""
     m, k = a.shape
@@ -127,12 +231,65 @@ def _gemv_ints(dtype: np.dtype, a: Matrix, x: Matrix, y: Matrix) -> list[int] | 
     if m == 0 or k == 0 or incx < 1 or incy < 1 or not strides_fit:
         return None
     trans, lda = _storage(a, dtype, "A")
-    rows, columns = (m, k) if trans else (k, m)  # as BLAS sees the stored matrix
-    return [
+    work = m * k * (4 if dtype.kind == "c" else 1)
+    guard = _single_threaded() if work > _GEMV_THREADS else 0
+    tiles = _gemv_tiles(m, m * k * dtype.itemsize, batch, trans) if guard else Tiles(1, m)
+    sizes = (tiles.sizes(m), (k, k)) if trans else ((k, k), tiles.sizes(m))  # as BLAS sees the stored matrix
+    ints = [
         a.slot, x.slot, y.slot, a.offset, x.offset, y.offset, a.batch_stride, x.batch_stride, y.batch_stride,
-        cython_function("cython_blas", GEMM_DTYPES[dtype.name] + "gemv"),
-        ord("N" if trans else "T"), rows, columns, lda, incx, incy,
+        tiles.stride(a.strides[0]), 0, tiles.stride(y.strides[0]),
+        tiles.count, guard, cython_function("cython_blas", GEMM_DTYPES[dtype.name] + "gemv"),
+        ord("N" if trans else "T"), *sizes[0], *sizes[1], lda, incx, incy, *scalars,
     ]  # fmt: skip
+    return _step("gemv", ints, batch, tiles.count, work, guard != 0 or work <= _GEMM_THREADS)
+
+
+def _step(name: str, ints: Sequence[int], batch: int, tiles: int, work: int, ours: bool) -> Step:
+    """`work`: multiply-adds of one matrix; `ours`: whether BLAS leaves the threads to us."""
+    grain = max(1, _WORTH_A_THREAD * tiles // max(work, 1)) if ours and batch * tiles > 1 else 0
+    return Step(_address(name), ints, batch * tiles, grain)
+
+
+# -- tiles
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A side of C in `count` pieces of `size`, the last one perhaps smaller."""
+
+    count: int
+    size: int
+
+    def sizes(self, whole: int) -> tuple[int, int]:
+        """Of a tile, and of the last tile."""
+        return self.size, whole - (self.count - 1) * self.size
+
+    def stride(self, row_bytes: int) -> int:
+        """From tile to tile."""
+        return self.size * row_bytes if self.count > 1 else 0
+
+
+def _cut(whole: int, count: int, unit: int) -> Tiles:
+    """At most `count` tiles, in multiples of `unit`."""
+    if count < 2:
+        return Tiles(1, whole)
+    size = -(-whole // (count * unit)) * unit
+    return Tiles(-(-whole // size), size)
+
+
+def _gemm_tiles(rows: int, work: int, batch: int) -> Tiles:
+    return _cut(rows, min(_MOST_TILES // max(batch, 1), rows // _TILE_ROWS, work // _TILE_WORK), _ALIGN_ROWS)
+
+
+def _gemv_tiles(rows: int, nbytes: int, batch: int, by_columns: bool) -> Tiles:
+    """A matrix stored by rows may be cut anywhere (BLAS takes four at a time); of one stored by columns, a
+    tile is a piece of each column, which should be long."""
+    unit = 256 if by_columns else 4
+    most = min(_VECTOR_TILES // max(batch, 1), rows // unit, nbytes // _VECTOR_TILE_BYTES)
+    return _cut(rows, most, unit)
+
+
+# -- operands
 
 
 def _storage(matrix: Matrix, dtype: np.dtype, name: str) -> tuple[bool, int]:

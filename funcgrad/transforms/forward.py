@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.avals import FLOAT0, ShapedArray, aval_of, tangent_dtype
 from ..core.primitive import ZERO, NotDifferentiable, Primitive, ZeroDerivative
-from ..core.trace import STATE, Trace, Tracer, user_source
+from ..core.trace import STATE, Trace, Tracer, strong_value, user_source
 from ..errors import NonDifferentiableError
 from ..ops.elementwise import add_p
 from ..ops.structural import broadcast_to
@@ -63,6 +63,10 @@ class JVPTracer(Tracer):
     def replace_with(self, other: Tracer) -> None:
         assert isinstance(other, JVPTracer)
         self.primal, self.tangent = other.primal, other.tangent
+
+    def strengthened(self) -> Tracer | None:
+        primal = strong_value(self.primal)  # tangents are strongly typed anyway
+        return None if primal is None else JVPTracer(self._trace, primal, self.tangent)
 
 
 class JVPTrace(Trace):

@@ -67,9 +67,10 @@ def _check_kind(leaves: Sequence[Any], kinds: str, transform: str, what: Callabl
 
 
 def _check_results(leaves: Sequence[Any], fun: Callable[..., Any], transform: str, holomorphic: bool) -> None:
+    """Real inputs may have complex results in forward mode; rows of a reverse-mode Jacobian want real ones."""
     _check_kind(
         leaves,
-        "c" if holomorphic else "f",
+        "c" if holomorphic else "fc" if transform == "jacfwd" else "f",
         transform,
         lambda k: f"the result of {function_name(fun)}",
         "holomorphic=True wants a complex result" if holomorphic else "it wants a real floating-point result",

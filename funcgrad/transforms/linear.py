@@ -15,7 +15,7 @@ from ..core.avals import ShapedArray, aval_of, tangent_dtype
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, Primitive, ZeroDerivative, not_linear
 from ..core.snapshot import Snapshots
-from ..core.trace import STATE, Trace, Tracer
+from ..core.trace import STATE, Trace, Tracer, strong_value
 from ..ops.elementwise import add_p, mul_p, neg_p, sub_p
 from .forward import refuse, tangent_zeros
 
@@ -138,6 +138,10 @@ class LinearizeTracer(Tracer):
     def replace_with(self, other: Tracer) -> None:
         assert isinstance(other, LinearizeTracer)
         self.primal, self.tangent = other.primal, other.tangent
+
+    def strengthened(self) -> Tracer | None:
+        primal = strong_value(self.primal)  # tangents are strongly typed anyway
+        return None if primal is None else LinearizeTracer(self._trace, primal, self.tangent)
 
 
 class LinearizeTrace(Trace):

@@ -1,3 +1,4 @@
+# ruff: noqa: B002
 """Passes change a program, never what it computes: random programs bit for bit, and what each pass must do."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: E731
+# ruff: noqa: E731, RUF059, B023
 """Nested transformations with JAX as the oracle (bench extra): the same text under both libraries."""
 
 from __future__ import annotations
