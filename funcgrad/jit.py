@@ -303,7 +303,8 @@ class JitFunction:
             return ()
         positional, keyword = in_tree.children()
         flags: list[bool] = []
-        dynamic = [p for p in range(len(positional.children()) + len(self._static_argnums)) if p not in self._static_argnums]
+        n = len(positional.children()) + len(self._static_argnums)
+        dynamic = [p for p in range(n) if p not in self._static_argnums]
         for p, child in zip(dynamic, positional.children(), strict=False):
             flags += [p in self._donate_argnums] * child.num_leaves
         for name, child in zip(keyword.entries(), keyword.children(), strict=True):
@@ -425,6 +426,7 @@ def _positions_and_names(
                     f"jit: {kind}_argnums {argnums!r} wants positional argument {p}, but {function_name(fun)} takes "
                     f"{len(plain)}: {plain}"
                 )
+        argnums = tuple([p % len(plain) for p in argnums])  # -1 is the last parameter, passed or not
     for n in argnames:
         if n not in keyword and not takes_any:
             raise ValueError(

@@ -190,6 +190,14 @@ def test_static_arguments() -> None:
         fg.jit(power, static_argnums=1, donate_argnums=1)
 
 
+def test_negative_positions_are_those_of_the_signature() -> None:
+    scale = fg.jit(lambda x, n=2: x * n, static_argnums=-1)
+    assert scale(3.0) == 6 and scale(4.0) == 8 and scale._cache_size() == 1 and scale(4.0, 3) == 12
+    x, y = np.ones(5), np.ones(5)
+    fg.jit(lambda a, n, b: a * n + b, static_argnums=-2, donate_argnums=-3)(x, 2, y)
+    assert np.all(y == 1)
+
+
 def test_static_arguments_that_python_holds_equal() -> None:
     scale = fg.jit(lambda x, s: x * s[0], static_argnums=1)
     for s in ((1,), (1.0,), (True,), (1j,)):

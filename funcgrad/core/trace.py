@@ -32,7 +32,6 @@ __all__ = [
     "Trace",
     "Tracer",
     "axis_environment",
-    "current_trace",
     "leaked",
     "user_source",
 ]
@@ -158,10 +157,6 @@ class _State(threading.local):
 
 
 STATE: Final = _State()
-
-
-def current_trace() -> Trace:
-    return STATE.trace
 
 
 @contextmanager

@@ -91,9 +91,12 @@ def implements(
 def unsupported(numpy_function: Any) -> TypeError:
     """The error for a NumPy function that has no definition for tracers, with the nearest that have."""
     name = getattr(numpy_function, "__name__", str(numpy_function))
-    known = {f.__name__: public_name(f) for f in IMPLEMENTATIONS}
+    room = public_name(numpy_function).rpartition(".")[0]
+    known = {f.__name__: public_name(f) for f in IMPLEMENTATIONS if public_name(f).rpartition(".")[0] == room}
     near = [known[k] for k in difflib.get_close_matches(name, known, n=3, cutoff=0.5)]
     hint = f"The nearest that funcgrad can trace: {', '.join(near)}. " if near else ""
+    if not near and room != "numpy":
+        hint = f"Few functions of {room} can be traced so far. "
     return TypeError(
         f"{public_name(numpy_function)} cannot be applied to a traced value. {hint}"
         "Write it with functions of funcgrad.numpy, or compute it before the transformed function and pass it in."

@@ -187,9 +187,14 @@ def quick_ufunc(ufunc: np.ufunc, inputs: tuple[Any, ...]) -> Any:
     for x in inputs:
         if not isinstance(x, (Tracer, np.ndarray, float, int, np.generic)):
             return call_ufunc(ufunc, *inputs)
-    avals = [aval_of(x) for x in inputs]
-    dtypes = loop_dtypes(ufunc, tuple([promotion_key(a) for a in avals]))
-    result = bind(*[as_dtype(x, d) for x, d in zip(inputs, dtypes, strict=True)])
+    if len(inputs) == 1:
+        aval = inputs[0].aval
+        (dtype,) = loop_dtypes(ufunc, (promotion_key(aval),))
+        settled = dtype is aval.dtype and not aval.weak_type
+        result = bind(inputs[0] if settled else as_dtype(inputs[0], dtype))
+    else:
+        dtypes = loop_dtypes(ufunc, tuple([promotion_key(aval_of(x)) for x in inputs]))
+        result = bind(*[as_dtype(x, d) for x, d in zip(inputs, dtypes, strict=True)])
     return clone(result) if result is inputs[0] and isinstance(result, Tracer) else result
 
 

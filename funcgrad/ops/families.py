@@ -230,13 +230,16 @@ def binary(
 
 
 def operand_transposes(name: str, rules: Sequence[Rule | None], bilinear: bool) -> Rule:
-    def transpose(ct: Any, *operands: Any, **params: Any) -> Any:
-        if bilinear and all([type(x) is Linear for x in operands]):
+    left, right = rules
+
+    def transpose(ct: Any, x: Any, y: Any, **params: Any) -> Any:
+        in_x, in_y = type(x) is Linear, type(y) is Linear
+        if bilinear and in_x and in_y:
             raise not_linear(name, NotLinear("both of its operands depend on the input, which makes it quadratic"))
-        return [
-            unbroadcast(rule(ct, *operands, **params), x) if type(x) is Linear and rule is not None else None
-            for rule, x in zip(rules, operands, strict=True)
-        ]
+        return (
+            unbroadcast(left(ct, x, y, **params), x) if in_x and left is not None else None,
+            unbroadcast(right(ct, x, y, **params), y) if in_y and right is not None else None,
+        )
 
     return transpose
 

@@ -22,7 +22,6 @@ as NumPy does, and only that one has a derivative; ``scatter_max`` and ``scatter
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +32,7 @@ from ..core.lowering import Gather, Scatter
 from ..core.primitive import ZERO, Linear, NotLinear, Primitive
 from ..core.trace import Tracer
 from ..errors import FuncgradError
-from ..util import canonicalize_axis
+from ..util import canonicalize_axis, prod
 from .create import broadcasted_iota, full, full_like, instantiate_zeros, iota
 from .elementwise import add, convert_element_type, div, eq, mul, select
 from .families import broadcast_shapes
@@ -88,7 +87,7 @@ def _check(name: str, x: ShapedArray, indices: Sequence[ShapedArray], axes: Axes
         if i.shape != indices[0].shape:
             raise ValueError(f"{name}: index arrays have shapes {[i.shape for i in indices]}; broadcast them first")
     shape: tuple[int, ...] = indices[0].shape if indices else ()
-    if mode in ("clip", "promise_in_bounds") and math.prod(shape):
+    if mode in ("clip", "promise_in_bounds") and prod(shape):
         _check_extents(name, x.shape, axes)
     return (*shape, *[x.shape[a] for a in other_axes(x.ndim, axes)])
 
@@ -152,7 +151,7 @@ def _gather_impl(x: Any, *indices: Any, axes: Axes, mode: str) -> Any:
     shape = np.shape(indices[0]) if indices else ()
     empty = any(not x.shape[a] for a in axes)
     if mode in ("clip", "promise_in_bounds"):
-        if empty and math.prod(shape):
+        if empty and prod(shape):
             _check_extents("gather", x.shape, axes)
         if axes == (0,) and not empty:
             return x.take(_signed(indices[0], x.shape[0]), axis=0, mode="clip")
@@ -298,9 +297,9 @@ def _scatter_samples(rng: np.random.Generator) -> list[Any]:
     ]
     made = []
     for shape, axes, index, mode, unique in rows:
-        x = rng.permutation(math.prod(shape)) / 7 + 0.31
+        x = rng.permutation(prod(shape)) / 7 + 0.31
         window = (*index.shape, *[shape[a] for a in other_axes(len(shape), axes)])
-        updates = (rng.permutation(math.prod(window)) / 7 + 0.38).reshape(window)
+        updates = (rng.permutation(prod(window)) / 7 + 0.38).reshape(window)
         indices = [index] * len(axes)
         made.append(((x.reshape(shape), updates, *indices), {"axes": axes, "mode": mode, "unique": unique}))
     return made
@@ -344,7 +343,7 @@ def _linear_scatter_jvp(name: str) -> Any:
 def _winners(shape: tuple[int, ...], indices: Sequence[Any], axes: Axes, mode: str) -> Any:
     """Which updates remain: number them, scatter the numbers, and see who finds his own."""
     window = shape_of(indices[0])
-    numbers = add(reshape(iota(INDEX, math.prod(window)), window), full(window, 1, INDEX))
+    numbers = add(reshape(iota(INDEX, prod(window)), window), full(window, 1, INDEX))
     extents = tuple([shape[a] for a in axes])
     own = tuple(range(len(axes)))
     left = scatter_p.bind(full(extents, 0, INDEX), numbers, *indices, axes=own, mode=mode, unique=False)
@@ -359,7 +358,7 @@ def _scatter_transpose(ct: Any, x: Any, u: Any, *indices: Any, axes: Axes, mode:
         ct_x = scatter_p.bind(ct, full(window, 0, aval_of(ct).dtype), *indices, **params)
     if type(u) is Linear:
         ct_u = _read(ct, indices, axes, mode)
-        if not unique and indices and math.prod(shape_of(indices[0])) > 1:
+        if not unique and indices and prod(shape_of(indices[0])) > 1:
             kept = _winners(shape_of(ct), indices, axes, mode)
             kept = broadcast_in_dim(kept, shape_of(ct_u), range(len(shape_of(kept))))
             ct_u = select(kept, ct_u, full_like(ct_u, 0))
@@ -386,7 +385,7 @@ def _scatter_mul_slope(x: Any, u: Any, indices: Sequence[Any], params: dict[str,
     zeros are counted: one zero leaves a slope at itself alone, two leave none.
     """
     axes, mode = params["axes"], params["mode"]
-    if params["unique"] or not indices or math.prod(shape_of(indices[0])) <= 1:
+    if params["unique"] or not indices or prod(shape_of(indices[0])) <= 1:
         return _read(x, indices, axes, mode)
     zero, one = full_like(u, 0), full_like(u, 1)
     is_zero = eq(u, zero)
@@ -412,7 +411,7 @@ def _scatter_mul_transpose(ct: Any, x: Any, u: Any, *indices: Any, axes: Axes, m
     none = [None] * len(indices)
     if type(x) is Linear:
         return (scatter_mul_p.bind(ct, u, *indices, axes=axes, mode=mode, unique=unique), None, *none)
-    if not unique and indices and math.prod(shape_of(indices[0])) > 1:
+    if not unique and indices and prod(shape_of(indices[0])) > 1:
         raise FuncgradError("scatter_mul is linear in its updates only if the indices are distinct: pass unique=True")
     return (None, _read(mul(ct, x), indices, axes, mode), *none)
 

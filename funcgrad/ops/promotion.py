@@ -16,7 +16,7 @@ from ..core.avals import ShapedArray, aval_of
 from ..core.primitive import Primitive
 from .elementwise import convert_element_type
 
-__all__ = ["apply_operator", "apply_ufunc", "as_dtype", "promote_dtypes", "result_type"]
+__all__ = ["apply_operator", "as_dtype", "promote_dtypes", "result_type"]
 
 _PYTHON_TYPE: Final = {"i": int, "f": float, "c": complex}
 _PYTHON_SCALARS: Final = (float, int, complex)  # bool is np.bool_ to NumPy, except that bool() keeps it exact
@@ -59,13 +59,6 @@ def apply_operator(ufunc: np.ufunc, primitive: Primitive, x: Any, y: Any) -> Any
     x = x if a.dtype == dtypes[0] and hasattr(x, "dtype") else as_dtype(x, dtypes[0], weak)
     y = y if b.dtype == dtypes[1] and hasattr(y, "dtype") else as_dtype(y, dtypes[1], weak)
     return primitive.bind(x, y)
-
-
-def apply_ufunc(ufunc: np.ufunc, bind: Any, *args: Any) -> Any:
-    """``ufunc(*args)`` for tracers: promote as NumPy would, then ``bind``. The result is strongly typed."""
-    avals = [aval_of(x) for x in args]
-    dtypes = loop_dtypes(ufunc, tuple([promotion_key(a) for a in avals]))
-    return bind(*[as_dtype(x, d) for x, d in zip(args, dtypes, strict=True)])
 
 
 @lru_cache(maxsize=4096)

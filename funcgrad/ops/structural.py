@@ -31,7 +31,6 @@ __all__ = [
     "transpose",
     "transpose_p",
     "unbroadcast",
-    "zeros_like_aval",
 ]
 
 
@@ -45,11 +44,6 @@ def bind_checked(primitive: Primitive, *args: Any, **params: Any) -> Any:
     """Bind after the shape rule: for functions whose ``impl`` would let unfit operands pass."""
     primitive.shape(*[aval_of(x) for x in args], **params)
     return primitive.bind(*args, **params)
-
-
-def zeros_like_aval(aval: ShapedArray) -> Any:
-    zeros = np.zeros(aval.shape, aval.dtype)
-    return zeros[()] if not aval.shape else zeros
 
 
 def move_batch_front(x: Any, dim: int | None) -> Any:

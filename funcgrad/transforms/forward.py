@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,10 +11,9 @@ from ..core.avals import FLOAT0, ShapedArray, aval_of, tangent_dtype
 from ..core.primitive import ZERO, NotDifferentiable, Primitive, ZeroDerivative
 from ..core.trace import STATE, Trace, Tracer, strong_value, user_source
 from ..errors import NonDifferentiableError
-from ..ops.elementwise import add_p
 from ..ops.structural import broadcast_to
 
-__all__ = ["JVPTrace", "JVPTracer", "add_tangents", "instantiate", "jvp_flat", "refuse", "tangent_zeros"]
+__all__ = ["JVPTrace", "JVPTracer", "instantiate", "jvp_flat", "refuse", "tangent_zeros"]
 
 
 def tangent_zeros(aval: ShapedArray) -> Any:
@@ -29,12 +28,6 @@ def tangent_zeros(aval: ShapedArray) -> Any:
 def instantiate(t: Any, primal: Any) -> Any:
     """``t``, or real zeros where it is ``ZERO``."""
     return tangent_zeros(aval_of(primal)) if t is ZERO else t
-
-
-def add_tangents(a: Any, b: Any) -> Any:
-    if a is ZERO:
-        return b
-    return a if b is ZERO else add_p.bind(a, b)
 
 
 def refuse(primitive: Primitive, rule: NotDifferentiable) -> NonDifferentiableError:
@@ -66,7 +59,7 @@ class JVPTracer(Tracer):
 
     def strengthened(self) -> Tracer | None:
         primal = strong_value(self.primal)  # tangents are strongly typed anyway
-        return None if primal is None else JVPTracer(self._trace, primal, self.tangent)
+        return None if primal is None else JVPTracer(cast(JVPTrace, self._trace), primal, self.tangent)
 
 
 class JVPTrace(Trace):

@@ -9,7 +9,7 @@ backwards, so depth costs memory but never recursion.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from ..core.avals import ShapedArray, aval_of, tangent_dtype
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
@@ -141,7 +141,7 @@ class LinearizeTracer(Tracer):
 
     def strengthened(self) -> Tracer | None:
         primal = strong_value(self.primal)  # tangents are strongly typed anyway
-        return None if primal is None else LinearizeTracer(self._trace, primal, self.tangent)
+        return None if primal is None else LinearizeTracer(cast(LinearizeTrace, self._trace), primal, self.tangent)
 
 
 class LinearizeTrace(Trace):

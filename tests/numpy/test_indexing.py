@@ -514,3 +514,16 @@ def test_take_of_an_array_by_a_traced_index() -> None:
     table = array(3, 2)
     np.testing.assert_array_equal(staged(lambda i: jnp.take(table, i, axis=0), np.int64(1)), table[1])
     np.testing.assert_array_equal(staged(lambda i: fg.at(table)[i].get(), np.array([2, 0])), table[[2, 0]])
+
+
+def test_fresh_arrays_can_be_written_under_nested_transforms() -> None:
+    def f(x: Any) -> Any:
+        y = np.zeros_like(x)
+        y[1:3] = x[:2]
+        return np.sum(y**2)
+
+    x = np.arange(4.0)
+    wanted = [0.0, 2.0, 0.0, 0.0]
+    np.testing.assert_allclose(fg.jit(fg.grad(f))(x), wanted)
+    np.testing.assert_allclose(fg.vmap(fg.jit(fg.grad(f)))(np.stack([x, x])), [wanted, wanted])
+    np.testing.assert_allclose(fg.jit(fg.vmap(fg.grad(f)))(np.stack([x, x])), [wanted, wanted])
