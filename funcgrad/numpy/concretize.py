@@ -1,8 +1,9 @@
 """What happens where Python wants a number and finds a tracer: ``if x``, ``float(x)``, ``range(n)``, ``np.asarray(x)``.
 
-Under ``grad`` and ``jvp`` without ``jit`` the value is at hand, so that ``if x > 0`` and ``float(x)`` work as in plain
-Python (and what is computed from such a float has no derivative). Under ``jit`` and ``vmap`` there is no one value,
-and the error says what was found, where, and what to write instead.
+Under ``grad`` and ``jvp`` without ``jit`` the value is at hand, so that ``if x > 0``, ``int(x)`` and formatting work as
+in plain Python: they are locally constant in x. ``float(x)`` is not: what is computed from it would lack its
+derivative, silently, so it is an error. Under ``jit`` and ``vmap`` there is no one value at all. Errors say what was
+found, where, and what to write instead.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ def _bool(self: Tracer) -> bool:
     several = " An array has no single truth value: reduce it with .any() or .all() first." if self.size != 1 else ""
     raise TracerBoolError(
         f"{_where()}`if`, `while`, `and`, `or`, `not` or `assert` asked for the truth of {describe(self)}, which is "
-        f"not known while funcgrad traces.{several} Write np.where(condition, a, b) to choose element by element, "
-        "lax.cond(condition, f, g, *args) to branch, lax.while_loop to loop, and & | ~ in place of and, or, not. "
-        + _STATIC
+        f"not known while funcgrad traces.{several} Write np.where(condition, a, b) to choose element by element "
+        "(both are computed), and & | ~ in place of and, or, not. Python's own if and while take shapes and static "
+        "arguments, and under grad or jvp without jit also values. " + _STATIC
     )
 
 
@@ -79,6 +80,12 @@ def _number(self: Tracer, kind: type, advice: str) -> Any:
         _refuse_store(self)
     value = concrete_value(self)
     if value is not None:
+        if kind is not int:
+            raise ConcretizationError(
+                f"{_where()}{kind.__name__}() (or a function of math, which calls it) takes {describe(self)} out of "
+                f"the derivative: what is computed from it would be differentiated as a constant. {advice} If no "
+                f"derivative is wanted, {kind.__name__}(lax.stop_gradient(x))."
+            )
         return kind(value)
     raise ConcretizationError(
         f"{_where()}{kind.__name__}() asked for the value of {describe(self)}, which is not known while funcgrad "
@@ -87,7 +94,7 @@ def _number(self: Tracer, kind: type, advice: str) -> Any:
 
 
 def _float(self: Tracer) -> float:
-    advice = "Keep it an array, with np.sin for math.sin and x.astype(float) for float(x); print it with debug.print."
+    advice = "Keep it an array, with np.sin for math.sin and x.astype(float) for float(x)."
     number: float = _number(self, float, advice)
     return number
 
@@ -113,9 +120,8 @@ def _index(self: Tracer) -> int:
         return int(value)
     raise TracerIntegerError(
         f"{_where()}an integer was asked of {describe(self)}, whose value is not known while funcgrad traces. "
-        "For `for i in range(n)` write lax.fori_loop(0, n, body, init); for a list, np.stack(list)[i] or "
-        "lax.switch(i, functions, *args); for a bound of a slice, lax.dynamic_slice with a fixed length; "
-        f"shapes must be known. {_STATIC}"
+        "For `for i in range(n)`, and for shapes, n must be static (the loop is unrolled); for a list, write "
+        f"np.stack(list)[i]; for a bound of a slice, lax.dynamic_slice with a fixed length. {_STATIC}"
     )
 
 
@@ -141,7 +147,7 @@ def _array(self: Tracer, dtype: Any = None, copy: Any = None) -> NoReturn:
     raise TracerArrayError(
         f"{_where()}a NumPy array was asked of {describe(self)}, by np.asarray, np.array, a function that does not "
         "dispatch on its argument, or compiled code. Use fg.numpy.asarray, fg.numpy.array or np.stack for arrays of "
-        "traced values, and functions of funcgrad.numpy; for NumPy code that cannot be traced, pure_callback."
+        "traced values, and functions of funcgrad.numpy; code that cannot be traced has to run before or after."
     )
 
 
@@ -170,7 +176,7 @@ def _format(self: Tracer, spec: str) -> str:
         return repr(self)
     raise ConcretizationError(
         f"{_where()}an f-string with the format {spec!r} asked for the value of {describe(self)}, which is not known "
-        "while funcgrad traces. Use debug.print, or print the result outside the transformed function."
+        "while funcgrad traces. Return the value and print it outside the transformed function."
     )
 
 

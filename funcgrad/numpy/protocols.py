@@ -201,8 +201,8 @@ def _len(self: Tracer) -> int:
 def _iter(self: Tracer) -> Iterator[Any]:
     if not self.ndim:
         raise TypeError(
-            f"iteration over a 0-d array, a traced value {self.aval}. To unpack several results return a tuple; to "
-            "loop a traced number of times use lax.fori_loop."
+            f"iteration over a 0-d array, a traced value {self.aval}. To unpack several results return a tuple; a "
+            "loop takes a number that is known, such as an extent of a shape."
         )
     return iter([view_or_read(self, k) for k in range(self.shape[0])])
 
