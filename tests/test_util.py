@@ -11,20 +11,6 @@ from hypothesis import given
 from funcgrad import util
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers())))
-def test_merge_inverts_partition(pairs):
-    flags, values = util.unzip2(pairs)
-    assert util.merge_lists(flags, *util.partition_list(flags, values)) == values
-
-
-@given(st.lists(st.integers(0, 4), max_size=5), st.integers(0, 3))
-def test_split_list_pieces_join_again(sizes, rest):
-    values = list(range(sum(sizes) + rest))
-    pieces = util.split_list(values, sizes)
-    assert [len(p) for p in pieces] == [*sizes, rest]
-    assert [v for p in pieces for v in p] == values
-
-
 @given(st.lists(st.integers(-10**9, 10**9), max_size=8))
 def test_prod_is_exact(values):
     assert util.prod(np.array(values, dtype=np.int64)) == math.prod(values)
@@ -43,13 +29,6 @@ def test_canonicalize_axis_is_numpys(ndim):
 
 
 ERRORS = {
-    "zip": (lambda: util.safe_zip([1], [1, 2]), ValueError, r"safe_zip: .* different lengths: \[1, 2\]"),
-    "zip iterators": (lambda: util.safe_zip(iter([1, 2]), range(3)), ValueError, r"\[2, 3\]"),
-    "map": (lambda: util.safe_map(max, [1], []), ValueError, r"safe_map: .* \[1, 0\]"),
-    "split": (lambda: util.split_list([1, 2], [1, 2]), ValueError, "need 3 values, found 2"),
-    "split negative": (lambda: util.split_list([1, 2], [-1]), ValueError, "negative"),
-    "partition": (lambda: util.partition_list([True], []), ValueError, "different lengths"),
-    "merge": (lambda: util.merge_lists([True], [1], []), ValueError, "ask for 0 and 1 values, found 1 and 0"),
     "axis type": (lambda: util.canonicalize_axis(1.0, 2), TypeError, "axis must be an integer, found 1.0"),
     "axis of scalar": (lambda: util.canonicalize_axis(0, 0), np.exceptions.AxisError, "0-dimensional"),
     "axes twice": (lambda: util.canonicalize_axes((0, -2), 2), ValueError, "names the same axis twice"),

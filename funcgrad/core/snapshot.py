@@ -77,15 +77,10 @@ def _written(x: np.ndarray) -> ValueError:
     )
 
 
-def _contents(x: Tracer) -> list[Any]:
-    """What an in-place write to a tracer replaces."""
-    return [getattr(x, name) for name in type(x).__slots__]
-
-
 def _twin(x: Tracer, contents: list[Any]) -> Tracer:
     twin: Tracer = object.__new__(type(x))
     twin._trace, twin._views = x._trace, None
-    for name, value in zip(type(x).__slots__, contents, strict=True):
+    for name, value in zip(x.contents, contents, strict=True):
         setattr(twin, name, value)
     return twin
 
@@ -141,9 +136,9 @@ class Snapshots:
                 raise _written(x)
 
     def _tracer(self, x: Tracer) -> Tracer:
-        if type(x).replace_with is Tracer.replace_with:  # of a kind that nothing can write to
+        if not x.contents:  # of a kind that nothing can write to
             return x
-        contents = _contents(x)
+        contents = [getattr(x, name) for name in x.contents]
         known = self._tracers.get(id(x))
         if known is not None and all([a is b for a, b in zip(contents, known[1], strict=True)]):
             return known[2]

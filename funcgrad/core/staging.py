@@ -23,6 +23,7 @@ __all__ = ["StageTrace", "StageTracer", "is_staging", "stage"]
 
 class StageTracer(Tracer):
     __slots__ = ("source", "variable")
+    contents = ("source", "variable")
 
     def __init__(self, trace: StageTrace, var: Var, source: Source | None) -> None:
         self._trace = trace
@@ -37,10 +38,6 @@ class StageTracer(Tracer):
     def origin(self) -> str:
         where = f" at {self.source}" if self.source is not None else ""
         return f"tracing {self._trace.name}{where}"  # type: ignore[attr-defined]
-
-    def replace_with(self, other: Tracer) -> None:
-        assert isinstance(other, StageTracer)
-        self.variable = other.variable
 
 
 class StageTrace(Trace):

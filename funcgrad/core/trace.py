@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
@@ -61,6 +61,8 @@ class Tracer:
 
     _trace: Trace
     _views: Any
+    contents: ClassVar[tuple[str, ...]] = ()
+    """The attributes that an in-place write replaces; none where nothing can be written to."""
 
     __array_priority__ = 1000.0
     __hash__ = object.__hash__
@@ -90,8 +92,10 @@ class Tracer:
         return ""
 
     def replace_with(self, other: Tracer) -> None:
-        """Become ``other`` (of the same trace): an in-place update of the user's, made functional."""
-        raise NotImplementedError
+        """Become ``other`` (of the same kind and trace): an in-place update of the user's, made functional."""
+        assert type(other) is type(self) and self.contents
+        for name in self.contents:
+            setattr(self, name, getattr(other, name))
 
     def strengthened(self) -> Tracer | None:
         """The same value with a strong dtype, if that takes no operation; else None."""

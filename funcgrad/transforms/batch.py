@@ -22,6 +22,7 @@ NO_NAME = object()
 
 class BatchTracer(Tracer):
     __slots__ = ("dim", "val")
+    contents = ("dim", "val")
 
     def __init__(self, trace: BatchTrace, val: Any, dim: int) -> None:
         self._trace = trace
@@ -36,10 +37,6 @@ class BatchTracer(Tracer):
 
     def origin(self) -> str:
         return "a vmap"
-
-    def replace_with(self, other: Tracer) -> None:
-        assert isinstance(other, BatchTracer)
-        self.val, self.dim = other.val, other.dim
 
 
 class BatchTrace(Trace):

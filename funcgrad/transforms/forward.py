@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ..core.trace import STATE, Trace, Tracer, strong_value, user_source
 from ..errors import NonDifferentiableError
 from ..ops.structural import broadcast_to
 
-__all__ = ["JVPTrace", "JVPTracer", "instantiate", "jvp_flat", "refuse", "tangent_zeros"]
+__all__ = ["DualTracer", "JVPTrace", "JVPTracer", "instantiate", "jvp_flat", "refuse", "tangent_zeros"]
 
 
 def tangent_zeros(aval: ShapedArray) -> Any:
@@ -37,10 +37,13 @@ def refuse(primitive: Primitive, rule: NotDifferentiable) -> NonDifferentiableEr
     )
 
 
-class JVPTracer(Tracer):
-    __slots__ = ("primal", "tangent")
+class DualTracer(Tracer):
+    """A value and its derivative: a primal with a tangent."""
 
-    def __init__(self, trace: JVPTrace, primal: Any, tangent: Any) -> None:
+    __slots__ = ("primal", "tangent")
+    contents = ("primal", "tangent")
+
+    def __init__(self, trace: Trace, primal: Any, tangent: Any) -> None:
         self._trace = trace
         self._views = None
         self.primal = primal
@@ -50,16 +53,16 @@ class JVPTracer(Tracer):
     def aval(self) -> ShapedArray:
         return aval_of(self.primal)
 
-    def origin(self) -> str:
-        return "a jvp"
-
-    def replace_with(self, other: Tracer) -> None:
-        assert isinstance(other, JVPTracer)
-        self.primal, self.tangent = other.primal, other.tangent
-
     def strengthened(self) -> Tracer | None:
         primal = strong_value(self.primal)  # tangents are strongly typed anyway
-        return None if primal is None else JVPTracer(cast(JVPTrace, self._trace), primal, self.tangent)
+        return None if primal is None else type(self)(self._trace, primal, self.tangent)
+
+
+class JVPTracer(DualTracer):
+    __slots__ = ()
+
+    def origin(self) -> str:
+        return "a jvp"
 
 
 class JVPTrace(Trace):

@@ -9,15 +9,15 @@ backwards, so depth costs memory but never recursion.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 from ..core.avals import ShapedArray, aval_of, tangent_dtype
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, Primitive, ZeroDerivative, not_linear
 from ..core.snapshot import Snapshots
-from ..core.trace import STATE, Trace, Tracer, strong_value
+from ..core.trace import STATE, Trace, Tracer
 from ..ops.elementwise import add_p, mul_p, neg_p, sub_p
-from .forward import refuse, tangent_zeros
+from .forward import DualTracer, refuse, tangent_zeros
 
 __all__ = [
     "LinearFunction",
@@ -119,29 +119,13 @@ class TangentTrace(Trace):
         return out
 
 
-class LinearizeTracer(Tracer):
-    __slots__ = ("primal", "tangent")
+class LinearizeTracer(DualTracer):
+    """A primal of the parent trace, with its tangent on the tape."""
 
-    def __init__(self, trace: LinearizeTrace, primal: Any, tangent: TangentTracer) -> None:
-        self._trace = trace
-        self._views = None
-        self.primal = primal
-        self.tangent = tangent
-
-    @property
-    def aval(self) -> ShapedArray:
-        return aval_of(self.primal)
+    __slots__ = ()
 
     def origin(self) -> str:
         return "a gradient"
-
-    def replace_with(self, other: Tracer) -> None:
-        assert isinstance(other, LinearizeTracer)
-        self.primal, self.tangent = other.primal, other.tangent
-
-    def strengthened(self) -> Tracer | None:
-        primal = strong_value(self.primal)  # tangents are strongly typed anyway
-        return None if primal is None else LinearizeTracer(cast(LinearizeTrace, self._trace), primal, self.tangent)
 
 
 class LinearizeTrace(Trace):
