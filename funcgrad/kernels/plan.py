@@ -103,13 +103,13 @@ def _donations(
     donations: dict[int, int] = {}
     taken: set[int] = set()
     for k, value in enumerate(outputs):
-        number = first.get(value.index)
-        step = steps[number] if number is not None else None
+        made_in = first.get(value.index)
+        step = steps[made_in] if made_in is not None else None
         if not isinstance(step, Launch):
             continue
         dying = [
             v for v in inputs
-            if v.index in given and v.index not in kept and v.dtype == value.dtype and last.get(v.index) == number
+            if v.index in given and v.index not in kept and v.dtype == value.dtype and last.get(v.index) == made_in
         ]  # fmt: skip
         heir = _takes_over(step, value, dying, taken)
         if heir is not None:

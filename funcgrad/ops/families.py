@@ -1,6 +1,6 @@
 """Families of elementwise primitives: what is common to them, so that a declaration states only the exception.
 
->>> sin_p = unary("sin", np.sin, jvp=lambda t, y, x: t * cos(x))          # doctest: +SKIP
+    sin_p = unary("sin", np.sin, jvp=lambda t, y, x: t * cos(x))
 
 Operands broadcast against each other as in NumPy and share one dtype (``select``'s condition is boolean). JVPs are
 given per operand, ``rule(t, out, *operands)``, and must be linear in ``t``; the family adds them up.
