@@ -81,12 +81,15 @@ _LEAVE = f"""
 """
 
 
+_guards: dict[str, int] = {}
+
+
 @cache
 def _single_threaded() -> int:
     """The address of the guard that keeps OpenBLAS in one thread, or 0 where BLAS has to be left alone."""
     functions = openblas_threads()
     libc = ctypes.CDLL(None) if os.name == "posix" else None
-    if functions is None or not hasattr(libc, "pthread_mutex_lock"):
+    if functions is None or libc is None or not hasattr(libc, "pthread_mutex_lock"):
         return 0
     words = np.zeros(_GUARD_BYTES // 8, np.int64)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(words))  # a tile may run until the very end of the process
@@ -106,7 +109,7 @@ def _single_threaded() -> int:
 
     make_mutex()
     os.register_at_fork(after_in_child=after_fork_in_child)
-    return address
+    return _guards.setdefault("OpenBLAS", address)  # two Python threads may come here at once: there is one guard
 
 
 # -- the adapters
@@ -222,9 +225,7 @@ def _gemm_step(dtype: np.dtype, a: Matrix, b: Matrix, c: Matrix, batch: int, sca
     return _step("gemm", ints, batch, rows.count * columns.count, work, guard != 0 or work <= _GEMM_THREADS)
 
 
-def _gemv_step(
-    dtype: np.dtype, a: Matrix, x: Matrix, y: Matrix, batch: int, scalars: Sequence[int]
-) -> Step | None:
+def _gemv_step(dtype: np.dtype, a: Matrix, x: Matrix, y: Matrix, batch: int, scalars: Sequence[int]) -> Step | None:
     """The product with one column, twice as fast as a gemm of that shape; None where gemv cannot express
     it."""
     m, k = a.shape

@@ -1,10 +1,19 @@
-"""Matrix products through BLAS against NumPy: dtypes, storage orders, batches, degenerate shapes."""
+"""Matrix products through BLAS against NumPy: dtypes, storage orders, batches, degenerate shapes, tiles and
+threads."""
 
 from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
 
 import numpy as np
 import pytest
 
+from funcgrad.runtime import libraries, threads
+from funcgrad.runtime.cython_api import openblas_threads
 from funcgrad.runtime.executor import Program
 from funcgrad.runtime.libraries import GEMM_DTYPES, Matrix, gemm_step
 from tests.runtime.native import run_script
@@ -120,3 +129,197 @@ solve = numba.njit(lambda a, b: np.linalg.solve(a, a @ b))
 print(solve(np.eye(2) * 2, np.ones(2)))
 """
     assert run_script(text, FUNCGRAD_CACHE="0") == "[1. 1.]"
+
+
+# -- tiles, and who owns the threads
+
+LARGE = [  # (batch, m, k, n)
+    (1, 1000, 40, 333),
+    (1, 333, 50, 1000),
+    (1, 257, 300, 250),
+    (3, 300, 70, 260),
+    (20, 90, 80, 100),
+    (1, 1003, 1100, 1),
+    (1, 1, 1100, 1003),
+    (2, 2100, 300, 1),
+]
+
+
+@pytest.fixture
+def pool_size() -> Iterator[Callable[[int], None]]:
+    before = threads.get_num_threads()
+    yield threads.set_num_threads
+    threads.set_num_threads(before)
+
+
+@pytest.fixture
+def blas_threads() -> Iterator[tuple[Callable[[], int], Callable[[int], None]]]:
+    """Get and set OpenBLAS's own number of threads."""
+    addresses = openblas_threads()
+    if addresses is None:
+        pytest.skip("the BLAS behind SciPy is not an OpenBLAS with threads of its own")
+    get, put = ctypes.CFUNCTYPE(ctypes.c_int)(addresses[0]), ctypes.CFUNCTYPE(None, ctypes.c_int)(addresses[1])
+    before = get()
+    yield get, put
+    put(before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+@pytest.mark.parametrize("orders", ["C C C", "F C C", "C F F", "F F C"])
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+def test_tiles_give_the_same_bits_for_any_number_of_threads(
+    rng: np.random.Generator,
+    pool_size: Callable[[int], None],
+    dtype: str,
+    orders: str,
+    shape: tuple[int, int, int, int],
+) -> None:
+    batch, m, k, n = shape
+    order_a, order_b, order_c = orders.split()
+    a, b = draw(rng, dtype, (batch, m, k), order_a), draw(rng, dtype, (batch, k, n), order_b)
+    results = []
+    for count in (1, 2, 5):
+        pool_size(count)
+        c = draw(rng, dtype, (batch, m, n), order_c)
+        c[...] = np.nan
+        results.append(product(a, b, c).tobytes())
+    rtol = 2e-5 if dtype == "float32" else 1e-12
+    assert (np.abs(c - a @ b) <= rtol * (np.abs(a) @ np.abs(b))).all()
+    assert results[0] == results[1] == results[2]
+
+
+def test_tiles_cover_the_whole_and_nothing_more() -> None:
+    for whole in (1, 7, 63, 64, 65, 300, 1000, 1003, 4096):
+        for most in (0, 1, 2, 3, 8, 31, 64):
+            for unit in (1, 4, 8):
+                tiles = libraries._cut(whole, min(most, whole // unit), unit)
+                size, last = tiles.sizes(whole)
+                assert 1 <= tiles.count <= max(most, 1) and 1 <= last <= size
+                assert (tiles.count - 1) * size + last == whole
+
+
+def test_what_is_cut_and_what_is_not(blas_threads: object) -> None:
+    def extent(m: int, k: int, n: int, batch: int = 1) -> int:
+        row, size = Matrix(0, (m, k), (8 * k, 8), 0, 8 * m * k), 8
+        step = gemm_step(
+            np.dtype(float), row, Matrix(1, (k, n), (size * n, size)), Matrix(2, (m, n), (size * n, size)), batch
+        )
+        return step.extent if step.grain else -step.extent
+
+    assert extent(64, 64, 64) == -1  # small: on the calling thread
+    assert extent(1024, 512, 512) == extent(512, 512, 1024) == 8
+    assert extent(8192, 512, 512) == 32
+    assert extent(512, 512, 512, batch=100) == 100  # the batch alone is enough
+    assert extent(512, 512, 512, batch=2) == 8
+    assert extent(4096, 4096, 1) == 16
+    assert extent(1, 4096, 4096) == 8  # stored across the product: pieces of a page
+    assert extent(100, 100, 1) == -1
+
+
+def test_without_openblas_a_large_product_is_one_call(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libraries, "_single_threaded", lambda: 0)
+    for m, k, n in ((1000, 300, 200), (2000, 1000, 1)):
+        a, b, c = rng.standard_normal((m, k)), rng.standard_normal((k, n)), np.empty((m, n))
+        step = gemm_step(a.dtype, matrix(0, a), matrix(1, b), matrix(2, c))
+        assert (step.extent, step.grain) == (1, 0)
+        np.testing.assert_allclose(product(a, b, c), a @ b, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_openblas_gets_its_threads_back(
+    rng: np.random.Generator, blas_threads: tuple[Callable[[], int], Callable[[int], None]], number: int
+) -> None:
+    get, put = blas_threads
+    put(number)
+    for shape in ((600, 300, 200), (3000, 400, 1), (20, 20, 20)):
+        m, k, n = shape
+        product(rng.standard_normal((m, k)), rng.standard_normal((k, n)), np.empty((m, n)))
+        assert get() == number
+
+
+def test_openblas_gets_its_threads_back_from_many_python_threads(
+    rng: np.random.Generator,
+    pool_size: Callable[[int], None],
+    blas_threads: tuple[Callable[[], int], Callable[[int], None]],
+) -> None:
+    get, put = blas_threads
+    put(2)
+    pool_size(2)
+    a, b = rng.standard_normal((300, 200)), rng.standard_normal((200, 150))
+    expected = product(a, b, np.empty((300, 150)))
+
+    def work() -> bool:
+        return all(np.array_equal(product(a, b, np.empty((300, 150))), expected) for _ in range(50))
+
+    with ThreadPoolExecutor(6) as executor:
+        assert all(task.result() for task in [executor.submit(work) for _ in range(12)])
+    assert get() == 2
+
+
+def test_blas_runs_in_one_thread_and_a_number_set_meanwhile_stays(
+    rng: np.random.Generator, blas_threads: tuple[Callable[[], int], Callable[[int], None]]
+) -> None:
+    get, put = blas_threads
+    put(2)
+    a = rng.standard_normal((800, 800))
+    c = np.empty_like(a)
+    seen_one = Event()
+
+    def work() -> None:
+        while not seen_one.is_set():
+            product(a, a, c)
+
+    worker = Thread(target=work)
+    worker.start()
+    try:
+        end = time.monotonic() + 30
+        while (number := get()) != 1 and time.monotonic() < end:
+            pass
+        put(3)
+    finally:
+        seen_one.set()
+        worker.join()
+    assert number == 1
+    assert get() == 3
+    np.testing.assert_allclose(c, a @ a, rtol=1e-9, atol=1e-9)
+
+
+def test_a_forked_child_gets_the_user_s_number_and_can_multiply(blas_threads: object) -> None:
+    text = """
+import ctypes, os, threading
+import numpy as np
+from funcgrad.runtime.cython_api import openblas_threads
+from funcgrad.runtime.executor import Program
+from funcgrad.runtime.libraries import Matrix, gemm_step
+get, put = (ctypes.CFUNCTYPE(k, *a)(f) for (k, *a), f in
+            zip([(ctypes.c_int,), (None, ctypes.c_int)], openblas_threads()))
+put(2)
+a = np.random.default_rng(0).standard_normal((400, 400))
+square = Matrix(0, a.shape, a.strides)
+step = gemm_step(a.dtype, square, square, Matrix(1, a.shape, a.strides))
+program = Program([step], 1, 1)
+def multiply():
+    c = np.empty_like(a)
+    program((a,), (c,))
+    return c
+expected = multiply()
+done = False
+def loop():
+    while not done:
+        multiply()
+thread = threading.Thread(target=loop)
+thread.start()
+codes = []
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        good = get() == 2 and np.array_equal(multiply(), expected) and get() == 2
+        os._exit(0 if good else 1)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+done = True
+thread.join()
+print(sum(codes), get())
+"""
+    assert run_script(text) == "0 2"
