@@ -248,7 +248,7 @@ def test_nothing_accumulates() -> None:
 
 def test_arguments_that_are_no_arrays() -> None:
     g = fg.jit(lambda a, b: a)
-    with pytest.raises(TypeError, match=r"jit: argument 'b'\['k'\] of <lambda>: 's' of type"):
+    with pytest.raises(TypeError, match=r"jit: argument 'b'\['k'\] of <lambda>: 's' of type.*static_argnums"):
         g(1.0, {"k": "s"})
     with pytest.raises(TypeError, match="jit: argument 'b' of <lambda>: array has dtype object"):
         g(1.0, np.array([None]))

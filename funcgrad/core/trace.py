@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -40,12 +40,24 @@ __all__ = [
 class Trace:
     """An interpreter of primitives. ``process`` may be called whichever trace is current."""
 
-    __slots__ = ("__weakref__", "parent")
+    __slots__ = ("__weakref__", "parent", "user")
 
     parent: Trace | None
+    user: Callable[..., Any] | None
+    """The user's function that is traced, where there is one: for messages."""
 
-    def __init__(self, parent: Trace | None) -> None:
+    def __init__(self, parent: Trace | None, user: Callable[..., Any] | None = None) -> None:
         self.parent = parent
+        self.user = user
+
+    def of_user(self) -> str:
+        """`` of loss at file.py:3``: the function that is traced and where it is written, for messages."""
+        if self.user is None:
+            return ""
+        fun = getattr(self.user, "__wrapped__", self.user)
+        code = getattr(fun, "__code__", None)
+        where = f" at {code.co_filename}:{code.co_firstlineno}" if code is not None else ""
+        return f" of {getattr(fun, '__name__', type(fun).__name__)}{where}"
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         raise NotImplementedError
@@ -144,7 +156,7 @@ def leaked(x: Tracer, primitive: Primitive | str) -> LeakedTracerError:
     made = x.origin()
     return LeakedTracerError(
         f"{primitive} was given a tracer {x.aval} of a transformation that has ended or is not the current one"
-        f"{f'; the tracer was made at {made}' if made else ''}. "
+        f"{f'; the tracer was made by {made}' if made else ''}. "
         "A traced function leaks when it stores a tracer in a global, attribute, closure or default; "
         "return the value from the function instead."
     )

@@ -104,14 +104,16 @@ def _donations(
     taken: set[int] = set()
     for k, value in enumerate(outputs):
         made_in = first.get(value.index)
-        step = steps[made_in] if made_in is not None else None
-        if not isinstance(step, Launch):
+        if made_in is None:
+            continue
+        maker = steps[made_in]
+        if not isinstance(maker, Launch):
             continue
         dying = [
             v for v in inputs
             if v.index in given and v.index not in kept and v.dtype == value.dtype and last.get(v.index) == made_in
         ]  # fmt: skip
-        heir = _takes_over(step, value, dying, taken)
+        heir = _takes_over(maker, value, dying, taken)
         if heir is not None:
             taken.add(heir.index)
             donations[k] = given[heir.index]

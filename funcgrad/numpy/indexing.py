@@ -96,7 +96,7 @@ def _array_entry(i: Any) -> Any:
         raise TracerIndexError(
             f"at {user_source()}: x[mask] with a traced mask {i.aval}: how many elements it selects is not known while "
             "funcgrad traces. Write np.where(mask, x, 0) (and reduce that, with mask.sum() for the count), "
-            "jnp.where(mask, value, x) to assign, or compute the mask from static values."
+            "np.where(mask, value, x) to assign, or compute the mask from static values."
         )
     return i
 

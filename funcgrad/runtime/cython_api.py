@@ -1,5 +1,5 @@
 """BLAS and LAPACK by function pointer, from the table that SciPy's Cython modules publish (`__pyx_capi__`),
-and, where these are OpenBLAS, the two functions that get and set its number of threads."""
+and, where that is OpenBLAS, the variable that holds its number of threads."""
 
 from __future__ import annotations
 
@@ -57,12 +57,13 @@ def _load_alone(full: str) -> ModuleType | None:
 
 
 @cache
-def openblas_threads() -> tuple[int, int] | None:
-    """The addresses of OpenBLAS's `int get_num_threads()` and `void set_num_threads(int)` in the library behind
-    `cython_blas`; None where that is not OpenBLAS, or one whose threads are OpenMP's.
+def openblas_threads() -> int | None:
+    """The address of the C int that says on how many threads the OpenBLAS behind `cython_blas` runs; None where
+    that is not OpenBLAS, keeps it to itself, or runs on OpenMP.
 
-    With OpenMP the number belongs to the calling thread and to all of its OpenMP code, so it is not ours to
-    change.
+    We write the variable, not through `set_num_threads`: after a fork that function first starts all threads
+    anew, under a lock, and the next fork may leave the lock taken for ever in the child. With OpenMP the number
+    belongs to the calling thread and to all of its OpenMP code, so it is not ours to change.
     """
     path = getattr(cython_module("cython_blas"), "__file__", None)
     if os.name != "posix" or path is None:
@@ -70,12 +71,10 @@ def openblas_threads() -> tuple[int, int] | None:
     # A symbol is searched for in the module and then in the libraries it is linked with, and only there.
     library = ctypes.CDLL(path)
     for prefix, suffix in itertools.product(("scipy_", ""), ("", "64_", "_64")):
-        names = [f"{prefix}openblas_{name}{suffix}" for name in ("get_num_threads", "set_num_threads", "get_parallel")]
-        if all(hasattr(library, name) for name in names):
-            get, put, parallel = (getattr(library, name) for name in names)
-            return None if parallel() == _OPENMP else (_function_address(get), _function_address(put))
+        get, parallel = (
+            getattr(library, f"{prefix}openblas_{name}{suffix}", None) for name in ("get_num_threads", "get_parallel")
+        )
+        if get is not None and parallel is not None and hasattr(library, "blas_cpu_number"):
+            number = ctypes.c_int.in_dll(library, "blas_cpu_number")
+            return ctypes.addressof(number) if parallel() != _OPENMP and get() == number.value else None
     return None
-
-
-def _function_address(function: Any) -> int:
-    return ctypes.cast(function, ctypes.c_void_p).value or 0

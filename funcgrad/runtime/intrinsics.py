@@ -63,6 +63,11 @@ def _load_i32(builder: Any, args: list[Any]) -> Any:
     return builder.sext(builder.load(builder.inttoptr(args[0], ir.IntType(32).as_pointer())), _I64)
 
 
+def _store_i32(builder: Any, args: list[Any]) -> None:
+    half = ir.IntType(32)
+    builder.store(builder.trunc(args[1], half), builder.inttoptr(args[0], half.as_pointer()))
+
+
 def _atomic_load(builder: Any, args: list[Any]) -> Any:
     return builder.load_atomic(_pointer(builder, args[0]), "seq_cst", 8)
 
@@ -95,6 +100,7 @@ _NAMES: dict[str, Any] = {
     "load": _integers(1, lambda b, a: b.load(_pointer(b, a[0]))),
     "store": _integers(2, _store),
     "load_i32": _integers(1, _load_i32),
+    "store_i32": _integers(2, _store_i32),
     "atomic_load": _integers(1, _atomic_load),
     "atomic_store": _integers(2, _atomic_store),
     "atomic_add": _integers(2, _atomic_add),

@@ -52,20 +52,20 @@ _VECTOR_TILES, _VECTOR_TILE_BYTES, _PIECE_BYTES = 16, 1 << 19, 4000
 
 # -- OpenBLAS in one thread
 
-# Words of the guard, in bytes. RUNNING counts the adapters in BLAS; while it is not zero, SAVED is the user's
-# number. A fork may catch any moment between two stores: RUNNING is raised before the number is touched, and
-# falls after it is restored.
-_RUNNING, _SAVED, _GET, _SET, _LOCK, _UNLOCK, _MUTEX, _GUARD_BYTES = 0, 8, 16, 24, 32, 40, 64, 192
+# Words of the guard, in bytes. NUMBER is the address of OpenBLAS's variable, RUNNING counts the adapters in BLAS;
+# while it is not zero, SAVED is the user's number. A fork may catch any moment between two stores: RUNNING is raised
+# before the number is touched, and falls after it is restored.
+_RUNNING, _SAVED, _NUMBER, _LOCK, _UNLOCK, _MUTEX, _GUARD_BYTES = 0, 8, 16, 24, 32, 64, 192
 
 _ENTER = f"""
     if guard != 0:
         call1(load(guard + {_LOCK}), guard + {_MUTEX})
         running = load(guard + {_RUNNING})
         if running == 0:
-            store(guard + {_SAVED}, call0(load(guard + {_GET})) & 0xFFFFFFFF)
+            store(guard + {_SAVED}, load_i32(load(guard + {_NUMBER})))
         atomic_store(guard + {_RUNNING}, running + 1)
         if running == 0:
-            call1(load(guard + {_SET}), 1)
+            store_i32(load(guard + {_NUMBER}), 1)
         call1(load(guard + {_UNLOCK}), guard + {_MUTEX})
 """
 
@@ -74,8 +74,8 @@ _LEAVE = f"""
     if guard != 0:
         call1(load(guard + {_LOCK}), guard + {_MUTEX})
         running = load(guard + {_RUNNING})
-        if running == 1 and call0(load(guard + {_GET})) & 0xFFFFFFFF == 1:
-            call1(load(guard + {_SET}), load(guard + {_SAVED}))
+        if running == 1 and load_i32(load(guard + {_NUMBER})) == 1:
+            store_i32(load(guard + {_NUMBER}), load(guard + {_SAVED}))
         atomic_store(guard + {_RUNNING}, running - 1)
         call1(load(guard + {_UNLOCK}), guard + {_MUTEX})
 """
@@ -87,14 +87,14 @@ _guards: dict[str, int] = {}
 @cache
 def _single_threaded() -> int:
     """The address of the guard that keeps OpenBLAS in one thread, or 0 where BLAS has to be left alone."""
-    functions = openblas_threads()
+    number = openblas_threads()
     libc = ctypes.CDLL(None) if os.name == "posix" else None
-    if functions is None or libc is None or not hasattr(libc, "pthread_mutex_lock"):
+    if number is None or libc is None or not hasattr(libc, "pthread_mutex_lock"):
         return 0
     words = np.zeros(_GUARD_BYTES // 8, np.int64)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(words))  # a tile may run until the very end of the process
     address = words.ctypes.data
-    words[_GET // 8], words[_SET // 8] = functions
+    words[_NUMBER // 8] = number
     for word, name in ((_LOCK, "pthread_mutex_lock"), (_UNLOCK, "pthread_mutex_unlock")):
         words[word // 8] = ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0
 
@@ -104,7 +104,7 @@ def _single_threaded() -> int:
     def after_fork_in_child() -> None:
         make_mutex()
         if words[_RUNNING // 8]:  # a product of a thread that the child does not have
-            ctypes.CFUNCTYPE(None, ctypes.c_int)(functions[1])(int(words[_SAVED // 8]))
+            ctypes.c_int.from_address(number).value = int(words[_SAVED // 8])
             words[_RUNNING // 8] = 0
 
     make_mutex()

@@ -36,14 +36,16 @@ class BatchTracer(Tracer):
         return ShapedArray(aval.shape[: self.dim] + aval.shape[self.dim + 1 :], aval.dtype, aval.weak_type)
 
     def origin(self) -> str:
-        return "a vmap"
+        return "a vmap" + self._trace.of_user()
 
 
 class BatchTrace(Trace):
     __slots__ = ("axis_name", "size")
 
-    def __init__(self, parent: Trace, size: int, axis_name: Any = NO_NAME) -> None:
-        super().__init__(parent)
+    def __init__(
+        self, parent: Trace, size: int, axis_name: Any = NO_NAME, user: Callable[..., Any] | None = None
+    ) -> None:
+        super().__init__(parent, user)
         self.size = size
         self.axis_name = axis_name
 
@@ -92,13 +94,14 @@ def batch_flat(
     dims: Sequence[int | None],
     out_dims: Sequence[int | None] | Callable[[int], Sequence[int | None]],
     axis_name: Any = NO_NAME,
+    user: Callable[..., Any] | None = None,
 ) -> list[Any]:
     """``fun`` over the batch axes ``dims`` of ``args``; results carry theirs at ``out_dims``.
 
     ``out_dims`` may be a function of the number of results. An ``out_dim`` of None asks for a result that does not
-    depend on the batch.
+    depend on the batch. ``user`` is the user's function, for messages.
     """
-    vals, found = batch_subtrace(fun, size, args, dims, axis_name)
+    vals, found = batch_subtrace(fun, size, args, dims, axis_name, user)
     wanted = out_dims(len(vals)) if callable(out_dims) else out_dims
     results = []
     for x, d, w in zip(vals, found, wanted, strict=True):
@@ -120,10 +123,11 @@ def batch_subtrace(
     args: Sequence[Any],
     dims: Sequence[int | None],
     axis_name: Any = NO_NAME,
+    user: Callable[..., Any] | None = None,
 ) -> tuple[list[Any], list[int | None]]:
     """As ``batch_flat``, leaving each result's batch axis where it fell (None: not batched)."""
     parent = STATE.trace
-    trace = BatchTrace(parent, size, axis_name)
+    trace = BatchTrace(parent, size, axis_name, user)
     tracers = [trace.wrap(x, d) for x, d in zip(args, dims, strict=True)]
     with axis_environment(axis_name, size):
         STATE.trace = trace

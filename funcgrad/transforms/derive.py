@@ -28,6 +28,7 @@ from .flat import (
     check_outputs,
     chosen_name,
     function_name,
+    kind_of,
     leaf_name,
     own,
     own_all,
@@ -98,7 +99,7 @@ def _scalar_result(out: Any, fun: Callable[..., Any], transform: str, has_aux: b
         if not (isinstance(out, tuple) and len(out) == 2):
             raise TypeError(
                 f"{name} must return a pair (value, auxiliary data) because has_aux is True; "
-                f"it returned {type(out).__name__}"
+                f"it returned {kind_of(out)}"
             )
         out, aux = out
     flat, out_tree = tree.flatten(out)
@@ -164,7 +165,7 @@ def _value_and_grad(
 
         with quiet():
             snapshots = Snapshots(limit=_COPY_LIMIT if STATE.trace is EVAL else None)
-            outs, linear = linearize_flat(flat, leaves, snapshots=snapshots)
+            outs, linear = linearize_flat(flat, leaves, snapshots=snapshots, user=fun)
             snapshots.verify()
             value, lowered_aux = outs[0], rebuild_aux(aux, outs[1:], leaves)
             one = aval_of(value).dtype.type(1)
@@ -185,7 +186,7 @@ def _check_inputs(
     holomorphic: bool,
     allow_int: bool,
 ) -> None:
-    if not holomorphic and all([type(x) is float or (type(x) is np.ndarray and x.dtype.kind == "f") for x in leaves]):
+    if not holomorphic and all([type(x) is float or (type(x) is np.ndarray and x.dtype.char in "efd") for x in leaves]):
         return
     check_chosen(fun, args, positions, name)
     for k, x in enumerate(leaves):
@@ -331,7 +332,7 @@ def jvp(fun: Callable[..., Any], primals: Any, tangents: Any, has_aux: bool = Fa
             n = len(outs)
             return outs + aux_leaves(flat.aux)
 
-        outs, t_outs = jvp_flat(with_aux, leaves, checked)
+        outs, t_outs = jvp_flat(with_aux, leaves, checked, user=fun)
         ts = [instantiate(t, o) for o, t in zip(outs[:n], t_outs[:n], strict=True)]
     owned = own_all([*outs[:n], *ts], [*leaves, *t_leaves])
     result = flat.out_tree.unflatten(owned[:n]), flat.out_tree.unflatten(owned[n:])
@@ -353,7 +354,7 @@ def _linearize(fun: Callable[..., Any], primals: Sequence[Any], has_aux: bool, t
         return outs + aux_leaves(flat.aux)
 
     with quiet():
-        outs, linear = linearize_flat(with_aux, leaves, snapshots=snapshots)
+        outs, linear = linearize_flat(with_aux, leaves, snapshots=snapshots, user=fun)
     linear = LinearFunction(linear.inputs, linear.trace, linear.outs[:n])
     aux = rebuild_aux(flat.aux, outs[n:], outs[n:])  # copies: the linear program may hold the originals
     return leaves, in_tree, outs[:n], flat.out_tree, linear, aux

@@ -55,11 +55,16 @@ class FlatFunction:
             if not (isinstance(out, tuple) and len(out) == 2):
                 raise TypeError(
                     f"{self.__name__} must return a pair (output, auxiliary data) because has_aux is True; "
-                    f"it returned {type(out).__name__}"
+                    f"it returned {kind_of(out)}"
                 )
             out, self.aux = out
         flat, self.out_tree = tree.flatten(out)
         return check_outputs(flat, self.out_tree, self.__name__)
+
+
+def kind_of(out: Any) -> str:
+    """What the user's function has returned, in his words."""
+    return f"one value, {out.aval}" if isinstance(out, Tracer) else f"a {type(out).__name__}"
 
 
 def check_outputs(flat: list[Any], out_tree: tree.PyTreeDef, name: str) -> list[Any]:

@@ -62,7 +62,7 @@ class JVPTracer(DualTracer):
     __slots__ = ()
 
     def origin(self) -> str:
-        return "a jvp"
+        return "a jvp" + self._trace.of_user()
 
 
 class JVPTrace(Trace):
@@ -94,11 +94,15 @@ class JVPTrace(Trace):
 
 
 def jvp_flat(
-    fun: Callable[..., Sequence[Any]], primals: Sequence[Any], tangents: Sequence[Any]
+    fun: Callable[..., Sequence[Any]],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    user: Callable[..., Any] | None = None,
 ) -> tuple[list[Any], list[Any]]:
-    """``fun`` and its derivative along ``tangents`` (which may be ``ZERO``), all flat."""
+    """``fun`` and its derivative along ``tangents`` (which may be ``ZERO``), all flat. ``user``: the user's
+    function, for messages."""
     parent = STATE.trace
-    trace = JVPTrace(parent)
+    trace = JVPTrace(parent, user)
     args = [p if t is ZERO else JVPTracer(trace, p, t) for p, t in zip(primals, tangents, strict=True)]
     STATE.trace = trace
     try:

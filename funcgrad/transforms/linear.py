@@ -125,7 +125,7 @@ class LinearizeTracer(DualTracer):
     __slots__ = ()
 
     def origin(self) -> str:
-        return "a gradient"
+        return "a gradient" + self._trace.of_user()
 
 
 class LinearizeTrace(Trace):
@@ -134,8 +134,10 @@ class LinearizeTrace(Trace):
 
     __slots__ = ("snapshots", "tangent_trace")
 
-    def __init__(self, parent: Trace, snapshots: Snapshots | None = None) -> None:
-        super().__init__(parent)
+    def __init__(
+        self, parent: Trace, snapshots: Snapshots | None = None, user: Callable[..., Any] | None = None
+    ) -> None:
+        super().__init__(parent, user)
         self.tangent_trace = TangentTrace(parent)
         self.snapshots = snapshots
 
@@ -304,14 +306,15 @@ def linearize_flat(
     primals: Sequence[Any],
     active: Sequence[bool] | None = None,
     snapshots: Snapshots | None = None,
+    user: Callable[..., Any] | None = None,
 ) -> tuple[list[Any], LinearFunction]:
     """``fun(*primals)`` and its derivative there as a linear function of the active, inexact inputs' tangents.
 
     The linear function has one input per primal that is active and has a tangent space, in order. ``snapshots`` must
-    be given where ``fun`` runs the user's code.
+    be given where ``fun`` runs the user's code, and ``user``, his function, for messages.
     """
     parent = STATE.trace
-    trace = LinearizeTrace(parent, snapshots)
+    trace = LinearizeTrace(parent, snapshots, user)
     args, inputs = [], []
     for k, x in enumerate(primals):
         aval = aval_of(x)

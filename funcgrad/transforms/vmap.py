@@ -134,7 +134,8 @@ def vmap(
             return outs
 
         with quiet():
-            outs = batch_flat(fun_flat, size, leaves, dims, out_dims, NO_NAME if axis_name is None else axis_name)
+            label = NO_NAME if axis_name is None else axis_name
+            outs = batch_flat(fun_flat, size, leaves, dims, out_dims, label, fun)
         return flat.out_tree.unflatten(own_all(outs, leaves))
 
     return vmap_fun

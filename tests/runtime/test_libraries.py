@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from funcgrad.runtime import libraries, threads
-from funcgrad.runtime.cython_api import openblas_threads
+from funcgrad.runtime.cython_api import cython_module, openblas_threads
 from funcgrad.runtime.executor import Program
 from funcgrad.runtime.libraries import GEMM_DTYPES, Matrix, gemm_step
 from tests.runtime.native import run_script
@@ -154,11 +154,12 @@ def pool_size() -> Iterator[Callable[[int], None]]:
 
 @pytest.fixture
 def blas_threads() -> Iterator[tuple[Callable[[], int], Callable[[int], None]]]:
-    """Get and set OpenBLAS's own number of threads."""
-    addresses = openblas_threads()
-    if addresses is None:
+    """OpenBLAS's own functions that get and set its number of threads."""
+    if openblas_threads() is None:
         pytest.skip("the BLAS behind SciPy is not an OpenBLAS with threads of its own")
-    get, put = ctypes.CFUNCTYPE(ctypes.c_int)(addresses[0]), ctypes.CFUNCTYPE(None, ctypes.c_int)(addresses[1])
+    library = ctypes.CDLL(cython_module("cython_blas").__file__)
+    prefix = "scipy_" if hasattr(library, "scipy_openblas_get_num_threads") else ""
+    get, put = (getattr(library, f"{prefix}openblas_{name}_num_threads") for name in ("get", "set"))
     before = get()
     yield get, put
     put(before)
@@ -293,9 +294,8 @@ import numpy as np
 from funcgrad.runtime.cython_api import openblas_threads
 from funcgrad.runtime.executor import Program
 from funcgrad.runtime.libraries import Matrix, gemm_step
-get, put = (ctypes.CFUNCTYPE(k, *a)(f) for (k, *a), f in
-            zip([(ctypes.c_int,), (None, ctypes.c_int)], openblas_threads()))
-put(2)
+number = ctypes.c_int.from_address(openblas_threads())
+number.value = 2
 a = np.random.default_rng(0).standard_normal((400, 400))
 square = Matrix(0, a.shape, a.strides)
 step = gemm_step(a.dtype, square, square, Matrix(1, a.shape, a.strides))
@@ -315,11 +315,11 @@ codes = []
 for _ in range(20):
     child = os.fork()
     if child == 0:
-        good = get() == 2 and np.array_equal(multiply(), expected) and get() == 2
+        good = number.value == 2 and np.array_equal(multiply(), expected) and number.value == 2
         os._exit(0 if good else 1)
     codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 done = True
 thread.join()
-print(sum(codes), get())
+print(sum(codes), number.value)
 """
     assert run_script(text) == "0 2"

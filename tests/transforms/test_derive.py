@@ -215,7 +215,9 @@ def loss_of_array(x):
         (lambda: fg.grad(loss_of_array, argnums="x")(1.0), TypeError, "argnums must be an integer"),
         (lambda: fg.grad(3), TypeError, "grad expects a function"),
         (lambda: fg.grad(lambda x: "s")(1.0), TypeError, "not an array"),
-        (lambda: fg.grad(lambda x: x, has_aux=True)(1.0), TypeError, "must return a pair"),
+        (lambda: fg.grad(lambda x: x, has_aux=True)(1.0), TypeError, "must return a pair.*returned one value, float64"),
+        (lambda: fg.vjp(lambda x: [x], 1.0, has_aux=True), TypeError, "must return a pair.*returned a list"),
+        (lambda: fg.grad(np.sum)(np.ones(2, np.longdouble)), TypeError, "grad: argument.*has dtype float128"),
         (lambda: fg.jvp(np.sin, (1.0,), (np.ones(2),)), ValueError, r"shape \(2,\), but its primal has shape \(\)"),
         (lambda: fg.jvp(np.sin, (np.ones(2),), (np.ones(2, np.float32),)), TypeError, "dtype float32"),
         (lambda: fg.jvp(np.sin, 1.0, 1.0), TypeError, "must be tuples or lists"),
@@ -259,10 +261,18 @@ def test_leaked_tracer_is_reported() -> None:
         return x
 
     fg.grad(f)(1.0)
-    with pytest.raises(LeakedTracerError, match=r"leaks when it stores a tracer"):
+    with pytest.raises(LeakedTracerError, match=r"made by a gradient of f at .*test_derive\.py:\d+\. .*leaks when it stores"):
         kept[0] + 1.0
+    for run, made in ((fg.jit(fg.grad(f)), "tracing f"), (lambda x: fg.jvp(f, (x,), (x,)), "a jvp of f"),
+                      (lambda x: fg.vmap(f)(np.ones(2)), "a vmap of f")):
+        kept.clear()
+        run(1.0)
+        with pytest.raises(LeakedTracerError, match=rf"made by {made} at .*test_derive\.py:\d+"):
+            kept[0] + 1.0
+    kept.clear()
+    fg.grad(f)(1.0)
     fg.make_jaxpr(f)(1.0)
-    with pytest.raises(LeakedTracerError, match=r"made at tracing f at .*test_derive\.py"):
+    with pytest.raises(LeakedTracerError, match=r"made by tracing f at .*test_derive\.py"):
         kept[1] + 1.0
 
 
