@@ -184,8 +184,8 @@ def _getter_for(cls: type, x: Any) -> Any:
             return lambda _: weak
     raise TypeError(
         f"{x!r} of type {cls.__module__}.{cls.__qualname__} is not an array or number. Convert what holds "
-        "numbers, with np.asarray(...) or float(...); strings, options and other objects stay outside the traced values: "
-        "static_argnums of jit, or a closure."
+        "numbers with np.asarray(...) or float(...); strings, options and other objects stay outside the traced "
+        "values: static_argnums of jit, or a closure."
     )
 
 
