@@ -42,6 +42,7 @@ test-long: $(VENV)/.installed-test
 
 check: $(VENV)/.installed-check
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check --quiet .
 	$(BIN)/python -m mypy
 
 bench: $(VENV)/.installed-bench

@@ -1,8 +1,8 @@
 """``python -m benchmarks``: measure, print a table, write a JSON file.
 
-    python -m benchmarks --quick              fewer and shorter blocks, without the slow workloads
-    python -m benchmarks --only softmax,mlp   what has one of these words in its name
-    python -m benchmarks --list
+python -m benchmarks --quick              fewer and shorter blocks, without the slow workloads
+python -m benchmarks --only softmax,mlp   what has one of these words in its name
+python -m benchmarks --list
 """
 
 from __future__ import annotations

@@ -69,13 +69,20 @@ def print_summary(rows: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-            "system": platform.system(), "python": platform.python_version()}
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
 
 
 def write(
-    folder: Path, versions: Mapping[str, str], warm: Mapping[str, Mapping[str, Timing]],
-    cold: Mapping[str, Mapping[str, float]], notes: Mapping[str, Mapping[str, str]],
+    folder: Path,
+    versions: Mapping[str, str],
+    warm: Mapping[str, Mapping[str, Timing]],
+    cold: Mapping[str, Mapping[str, float]],
+    notes: Mapping[str, Mapping[str, str]],
 ) -> Path:
     """Everything measured, as JSON; returns the path of the file."""
     folder.mkdir(parents=True, exist_ok=True)

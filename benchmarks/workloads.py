@@ -107,8 +107,7 @@ def layer_norm_arguments(rng: Rng) -> tuple[Any, ...]:
 def mlp_arguments(rng: Rng, batch: int = 128) -> tuple[Any, ...]:
     sizes = (784, 512, 512, 10)
     params = [
-        ((rng.normal(size=(n, m)) / np.sqrt(n)).astype(np.float32), np.zeros(m, np.float32))
-        for n, m in pairwise(sizes)
+        ((rng.normal(size=(n, m)) / np.sqrt(n)).astype(np.float32), np.zeros(m, np.float32)) for n, m in pairwise(sizes)
     ]
     x = rng.normal(size=(batch, 784)).astype(np.float32)
     y = np.eye(10, dtype=np.float32)[rng.integers(0, 10, batch)]

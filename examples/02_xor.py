@@ -45,8 +45,7 @@ def loss(params: list[dict[str, Any]]) -> Any:
 def initial_params(rng: np.random.Generator, sizes: tuple[int, ...] = (2, 4, 1)) -> list[dict[str, Any]]:
     """Weights of the size 1/sqrt(inputs): neither dead nor saturated at the start."""
     return [
-        {"w": rng.normal(size=(n_in, n_out)) / np.sqrt(n_in), "b": np.zeros(n_out)}
-        for n_in, n_out in pairwise(sizes)
+        {"w": rng.normal(size=(n_in, n_out)) / np.sqrt(n_in), "b": np.zeros(n_out)} for n_in, n_out in pairwise(sizes)
     ]
 
 

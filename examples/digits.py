@@ -186,12 +186,16 @@ def report_speed(params: Params, data: Digits) -> None:
     eager = time_per_step(fg.value_and_grad(loss), *args)
     jitted = time_per_step(loss_and_gradient, *args)
     compiled = loss_and_gradient.lower(*args).compile()
-    print(f"loss and gradient of a batch of {BATCH}: {eager:.3f} ms eager, {jitted:.3f} ms jitted "
-          f"({eager / jitted:.1f} times as fast)")
+    print(
+        f"loss and gradient of a batch of {BATCH}: {eager:.3f} ms eager, {jitted:.3f} ms jitted "
+        f"({eager / jitted:.1f} times as fast)"
+    )
     operations = len(compiled.traced.jaxpr.jaxpr.eqns)
     cost = compiled.cost_analysis()
-    print(f"the compiled step: {operations} operations traced, run as {cost['launches']} launches of "
-          f"{cost['kernels']} fused kernels")
+    print(
+        f"the compiled step: {operations} operations traced, run as {cost['launches']} launches of "
+        f"{cost['kernels']} fused kernels"
+    )
 
 
 def report_per_example(params: Params, data: Digits) -> None:
@@ -203,8 +207,10 @@ def report_per_example(params: Params, data: Digits) -> None:
     print(f"gradients of {len(norms)} single test examples by vmap, mean length per digit:")
     print("    " + "  ".join(f"{digit}: {m:.2f}" for digit, m in enumerate(means)))
     hardest = int(np.argmax(norms))
-    print(f"    largest on average for the digit {int(np.argmax(means))}; largest of all, {norms[hardest]:.2f}, for "
-          f"test image {hardest}, a {data.y[hardest]}")
+    print(
+        f"    largest on average for the digit {int(np.argmax(means))}; largest of all, {norms[hardest]:.2f}, for "
+        f"test image {hardest}, a {data.y[hardest]}"
+    )
 
 
 def draw(losses: list[float], params: Params, data: Digits, path: Path) -> int:
@@ -259,8 +265,10 @@ def positive(text: str) -> int:
 def run(epochs: int, seed: int, out: Path) -> int:
     rng = np.random.default_rng(seed)
     training, test = load(rng)
-    print(f"UCI digits: {len(training.y)} images to train on, {len(test.y)} to test on; "
-          f"network 64-{HIDDEN}-10, {epochs} epochs of batches of {BATCH}, seed {seed}")
+    print(
+        f"UCI digits: {len(training.y)} images to train on, {len(test.y)} to test on; "
+        f"network 64-{HIDDEN}-10, {epochs} epochs of batches of {BATCH}, seed {seed}"
+    )
     params = initial_params(rng)
     start = time.perf_counter()
     loss_and_gradient(params, training.x[:BATCH], training.one_hot[:BATCH])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -357,6 +358,16 @@ class JitFunction:
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
+
+    def __reduce__(self) -> Any:
+        """Pickled by name where that finds this object (a decorated function), else by its function and options."""
+        found: Any = sys.modules.get(getattr(self, "__module__", ""))
+        for part in getattr(self, "__qualname__", "").split("."):
+            found = getattr(found, part, None)
+        if found is self:
+            return self.__qualname__  # type: ignore[attr-defined]
+        options = (self._static_argnums, self._static_argnames, self._donate_argnums, self._donate_argnames)
+        return JitFunction, (self._fun, *options, self._inline)
 
     def __repr__(self) -> str:
         return f"<jit of {getattr(self._fun, '__qualname__', self._fun)}>"

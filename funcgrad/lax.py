@@ -396,4 +396,3 @@ pmax, pmin = _over_pytrees(collective.pmax), _over_pytrees(collective.pmin)
 all_gather, all_to_all = _over_pytrees(collective.all_gather), _over_pytrees(collective.all_to_all)
 ppermute, pshuffle = _over_pytrees(collective.ppermute), _over_pytrees(collective.pshuffle)
 pswapaxes = _over_pytrees(collective.pswapaxes)
-

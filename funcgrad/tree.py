@@ -13,6 +13,7 @@ Parameters, batches and states are written as such nests, and every transform wo
 The ``treedef`` is the structure without the leaves: hashable, comparable, a cache key.  The names are those
 of ``jax.tree``; :mod:`funcgrad.tree_util` has the longer ones.
 """
+
 from __future__ import annotations
 
 import functools
@@ -181,13 +182,13 @@ def map(f: Callable[..., Any], tree: Any, *rest: Any, is_leaf: IsLeaf = None) ->
             columns.append(treedef.flatten_up_to(other))
         except ValueError as error:
             text = _difference_text(tree, other, True, is_leaf)
-            raise ValueError(f"tree.map: tree number {number + 2} has not the structure of the first: "
-                             f"{text or error}") from error
+            raise ValueError(
+                f"tree.map: tree number {number + 2} has not the structure of the first: {text or error}"
+            ) from error
     return treedef.unflatten([f(*xs) for xs in zip(*columns, strict=True)])
 
 
-def reduce(function: Callable[[Any, Any], Any], tree: Any, initializer: Any = _REQUIRED,
-           is_leaf: IsLeaf = None) -> Any:
+def reduce(function: Callable[[Any, Any], Any], tree: Any, initializer: Any = _REQUIRED, is_leaf: IsLeaf = None) -> Any:
     """Fold the leaves from left to right.
 
     >>> reduce(lambda total, x: total + x, {"a": 1, "b": [2, 3]}, 0)
@@ -224,19 +225,22 @@ def transpose(outer_treedef: PyTreeDef, inner_treedef: PyTreeDef | None, pytree_
         inner_treedef = structure(subtrees[0]) if subtrees else structure(())
     n_outer, n_inner = outer_treedef.num_leaves, inner_treedef.num_leaves
     if n_outer == 0 or n_inner == 0:
-        raise TypeError("tree.transpose: the structures must have leaves, found "
-                        f"outer {outer_treedef} and inner {inner_treedef}")
+        raise TypeError(
+            f"tree.transpose: the structures must have leaves, found outer {outer_treedef} and inner {inner_treedef}"
+        )
     flat, treedef = flatten(pytree_to_transpose)
     expected = outer_treedef.compose(inner_treedef)
     if treedef != expected:
-        raise TypeError("tree.transpose: the tree has not the structure outer of inner: "
-                        + describe_difference(expected, treedef))
+        raise TypeError(
+            "tree.transpose: the tree has not the structure outer of inner: " + describe_difference(expected, treedef)
+        )
     columns = [flat[i::n_inner] for i in range(n_inner)]
     return inner_treedef.unflatten([outer_treedef.unflatten(column) for column in columns])
 
 
-def broadcast_prefix(prefix: Any, full_tree: Any, is_leaf: IsLeaf = None, *, what: str = "prefix tree",
-                     of: str = "the full tree") -> list[Any]:
+def broadcast_prefix(
+    prefix: Any, full_tree: Any, is_leaf: IsLeaf = None, *, what: str = "prefix tree", of: str = "the full tree"
+) -> list[Any]:
     """The leaves of ``prefix``, each repeated for every leaf of ``full_tree`` under it.
 
     ``what`` and ``of`` name the two trees in the error.
@@ -256,8 +260,9 @@ def broadcast_prefix(prefix: Any, full_tree: Any, is_leaf: IsLeaf = None, *, wha
     return result
 
 
-def broadcast_prefix_to(prefix: Any, treedef: PyTreeDef, is_leaf: IsLeaf = None, *, what: str = "prefix tree",
-                        of: str = "the full tree") -> list[Any]:
+def broadcast_prefix_to(
+    prefix: Any, treedef: PyTreeDef, is_leaf: IsLeaf = None, *, what: str = "prefix tree", of: str = "the full tree"
+) -> list[Any]:
     """As :func:`broadcast_prefix`, where only the structure of the full tree is known.
 
     >>> broadcast_prefix_to((0, 1), structure(([0, 0], 0)))

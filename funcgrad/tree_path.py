@@ -5,6 +5,7 @@ A *key path* is a tuple of entries, one per container passed through on the way 
 >>> keystr((DictKey("params"), SequenceKey(0), GetAttrKey("weight")))
 "['params'][0].weight"
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -6,6 +6,7 @@ A container class is known by two functions, ``flatten(obj) -> (children, aux)``
 optree does the flattening; every registration goes to a namespace of its own, so that no other user of optree
 is disturbed.
 """
+
 from __future__ import annotations
 
 import copy
@@ -98,8 +99,10 @@ def _register(cls: type, flatten: Flatten, unflatten: Unflatten) -> None:
             children, aux = result
             children = tuple(children)
         except (TypeError, ValueError):
-            raise TypeError(f"the flatten function registered for {cls.__name__} must return a pair "
-                            f"(children, aux) with iterable children, found {result!r}") from None
+            raise TypeError(
+                f"the flatten function registered for {cls.__name__} must return a pair "
+                f"(children, aux) with iterable children, found {result!r}"
+            ) from None
         try:
             hash(aux)
         except TypeError:
@@ -116,13 +119,15 @@ def _register(cls: type, flatten: Flatten, unflatten: Unflatten) -> None:
         try:
             optree.register_pytree_node(cls, to_optree, from_optree, namespace=NAMESPACE)  # type: ignore[arg-type]
         except ValueError as error:
-            raise ValueError(f"{cls.__module__}.{cls.__qualname__} is already a pytree class; "
-                             "a class can be registered once only") from error
+            raise ValueError(
+                f"{cls.__module__}.{cls.__qualname__} is already a pytree class; a class can be registered once only"
+            ) from error
     _FUNCTIONS_OF[cls] = (to_optree, from_optree)
 
 
-def register_pytree_node(nodetype: type, flatten_func: Flatten, unflatten_func: Unflatten,
-                         flatten_with_keys_func: Flatten | None = None) -> None:
+def register_pytree_node(
+    nodetype: type, flatten_func: Flatten, unflatten_func: Unflatten, flatten_with_keys_func: Flatten | None = None
+) -> None:
     """Make ``nodetype`` a container, by two functions that take it apart and build it again.
 
     ``flatten_func(obj) -> (children, aux)`` and ``unflatten_func(aux, children) -> obj``.
@@ -134,9 +139,11 @@ def register_pytree_node(nodetype: type, flatten_func: Flatten, unflatten_func: 
         _KEYS_OF[nodetype] = lambda obj: [key for key, _ in flatten_with_keys_func(obj)[0]]
 
 
-def register_pytree_with_keys(nodetype: type, flatten_with_keys: Flatten, unflatten_func: Unflatten,
-                              flatten_func: Flatten | None = None) -> None:
+def register_pytree_with_keys(
+    nodetype: type, flatten_with_keys: Flatten, unflatten_func: Unflatten, flatten_func: Flatten | None = None
+) -> None:
     """As :func:`register_pytree_node`, from a function that returns ``([(key, child), ...], aux)``."""
+
     def without_keys(obj: Any) -> tuple[Iterable[Any], Any]:
         pairs, aux = flatten_with_keys(obj)
         return [child for _, child in pairs], aux
@@ -161,8 +168,7 @@ def register_pytree_with_keys_class(cls: Cls) -> Cls:
     """
     _needs(cls, "register_pytree_with_keys_class", "tree_flatten_with_keys", "tree_unflatten")
     plain = (lambda obj: obj.tree_flatten()) if hasattr(cls, "tree_flatten") else None
-    register_pytree_with_keys(cls, lambda obj: obj.tree_flatten_with_keys(),
-                              cls.tree_unflatten, plain)  # type: ignore[attr-defined]
+    register_pytree_with_keys(cls, lambda obj: obj.tree_flatten_with_keys(), cls.tree_unflatten, plain)  # type: ignore[attr-defined]
     return cls
 
 
@@ -182,13 +188,18 @@ def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
 
 def _field_names(value: Sequence[str] | None, argument: str) -> tuple[str, ...]:
     if isinstance(value, str):
-        raise TypeError(f"register_dataclass: {argument} must be a sequence of names, "
-                        f"found the string {value!r}; write [{value!r}]")
+        raise TypeError(
+            f"register_dataclass: {argument} must be a sequence of names, found the string {value!r}; write [{value!r}]"
+        )
     return tuple(value or ())
 
 
-def register_dataclass(nodetype: Cls, data_fields: Sequence[str] | None = None,
-                       meta_fields: Sequence[str] | None = None, drop_fields: Sequence[str] = ()) -> Cls:
+def register_dataclass(
+    nodetype: Cls,
+    data_fields: Sequence[str] | None = None,
+    meta_fields: Sequence[str] | None = None,
+    drop_fields: Sequence[str] = (),
+) -> Cls:
     """Make a dataclass a container: ``data_fields`` are its children, ``meta_fields`` its static data.
 
     Without names, every field is data but for those declared ``field(metadata={"static": True})``, so that it
@@ -204,8 +215,10 @@ def register_dataclass(nodetype: Cls, data_fields: Sequence[str] | None = None,
     from_fields = data_fields is None and meta_fields is None
     if from_fields:
         if not dataclasses.is_dataclass(nodetype):
-            raise TypeError(f"register_dataclass: {nodetype.__name__} is no dataclass; "
-                            "name its fields with data_fields=[...] and meta_fields=[...]")
+            raise TypeError(
+                f"register_dataclass: {nodetype.__name__} is no dataclass; "
+                "name its fields with data_fields=[...] and meta_fields=[...]"
+            )
         fields = [f for f in dataclasses.fields(nodetype) if f.init and f.name not in set(drop_fields)]
         data_fields = [f.name for f in fields if not f.metadata.get("static", False)]
         meta_fields = [f.name for f in fields if f.metadata.get("static", False)]
@@ -242,8 +255,10 @@ def _check_fields(cls: type, data: tuple[str, ...], meta: tuple[str, ...], drop:
     if missing or unknown:
         words = (("does not mention", missing), ("names unknown", unknown))
         faults = " and ".join([f"{verb} {names}" for verb, names in words if names])
-        raise ValueError("register_dataclass: data_fields and meta_fields together must be the init fields "
-                         f"of {cls.__name__}, but the call {faults}")
+        raise ValueError(
+            "register_dataclass: data_fields and meta_fields together must be the init fields "
+            f"of {cls.__name__}, but the call {faults}"
+        )
 
 
 def register_static(cls: Cls) -> Cls:

@@ -3,6 +3,7 @@
 Everything is defined in :mod:`funcgrad.tree`, where the ideas are explained; this module adds the long names
 and :class:`Partial`.
 """
+
 from __future__ import annotations
 
 import functools

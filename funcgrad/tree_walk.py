@@ -4,6 +4,7 @@ Flattening proper is done in C (:mod:`funcgrad.tree`).  Paths are only wanted by
 and reports, so here they are found by taking the tree apart one level at a time; nothing on a hot path comes
 here.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -97,13 +98,16 @@ def _level_difference(expected: Any, want: Level, found: Any, have: Level | None
     if have is None or type(expected) is not type(found) or len(want.children) != len(have.children):
         return f"expected {_describe(expected, want)}, found {_describe(found, have)}"
     if want.shape != have.shape:
-        return (f"two {type(expected).__name__} nodes carry different static data: "
-                f"expected {want.shape}, found {have.shape}")
+        return (
+            f"two {type(expected).__name__} nodes carry different static data: "
+            f"expected {want.shape}, found {have.shape}"
+        )
     return None
 
 
-def first_difference(expected: Any, found: Any, *, prefix: bool = False,
-                     is_leaf: IsLeaf = None) -> tuple[KeyPath, str] | None:
+def first_difference(
+    expected: Any, found: Any, *, prefix: bool = False, is_leaf: IsLeaf = None
+) -> tuple[KeyPath, str] | None:
     """The first place where ``found`` has not the structure of ``expected``: path, and what is wrong there.
 
     With ``prefix=True`` a leaf of ``expected`` matches any subtree.  None means that the structures agree.

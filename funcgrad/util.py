@@ -38,8 +38,10 @@ def canonicalize_axis(axis: Any, ndim: int, name: str = "axis") -> int:
     if not -ndim <= index < ndim:
         if ndim == 0:
             raise AxisError(f"{name} {index} is out of bounds: a 0-dimensional array has no axes")
-        raise AxisError(f"{name} {index} is out of bounds for array of dimension {ndim}; "
-                        f"write an integer from {-ndim} to {ndim - 1}")
+        raise AxisError(
+            f"{name} {index} is out of bounds for array of dimension {ndim}; "
+            f"write an integer from {-ndim} to {ndim - 1}"
+        )
     return index + ndim if index < 0 else index
 
 

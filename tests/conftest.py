@@ -2,6 +2,7 @@
 
 The environment is set while this file is imported, that is, before any test imports the package.
 """
+
 from __future__ import annotations
 
 import os
@@ -25,8 +26,7 @@ import pytest  # noqa: E402
 
 # "ci" draws the same examples in every run, so that a red run is red again; "explore" draws new ones.
 _quiet = dict(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.register_profile("ci", derandomize=True, max_examples=50, database=None,
-                                     print_blob=True, **_quiet)
+hypothesis.settings.register_profile("ci", derandomize=True, max_examples=50, database=None, print_blob=True, **_quiet)
 hypothesis.settings.register_profile("explore", max_examples=500, print_blob=True, **_quiet)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

@@ -4,6 +4,7 @@ Imports point downwards.  A module may import from lower layers and from its own
 not form a cycle.  What the rules say is explained at each constant; ``violations`` checks a whole source
 tree, and is itself tested on small made-up trees that break one rule each.
 """
+
 from __future__ import annotations
 
 import ast
@@ -20,8 +21,14 @@ PACKAGE = "funcgrad"
 
 # What is not named here is a face for users, the top layer.
 LAYERS: dict[str, int] = {
-    "_version": 0, "errors": 0, "util": 0,
-    "tree": 0, "tree_path": 0, "tree_registry": 0, "tree_specialize": 0, "tree_walk": 0,
+    "_version": 0,
+    "errors": 0,
+    "util": 0,
+    "tree": 0,
+    "tree_path": 0,
+    "tree_registry": 0,
+    "tree_specialize": 0,
+    "tree_walk": 0,
     "core": 1,
     "ops": 2,
     "transforms": 3,
@@ -101,6 +108,7 @@ def layer(name: str) -> int:
 
 def imports(module: Module, modules: dict[str, Module]) -> Iterator[Import]:
     """Every import statement of a file, anywhere in it, resolved to module names."""
+
     def visit(node: ast.AST, in_function: bool, for_types: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, (ast.Import, ast.ImportFrom)):
@@ -120,7 +128,7 @@ def imports(module: Module, modules: dict[str, Module]) -> Iterator[Import]:
         if node.level:
             parts = module.name.split(".")
             up = node.level - 1 if module.is_package else node.level
-            base = ".".join([*parts[:len(parts) - up], *([node.module] if node.module else [])])
+            base = ".".join([*parts[: len(parts) - up], *([node.module] if node.module else [])])
         for alias in node.names:
             submodule = f"{base}.{alias.name}"
             yield submodule if submodule in modules else base
@@ -160,13 +168,17 @@ def _own_import(module: Module, imported: Import, where: str) -> list[str]:
     found = []
     lazy = imported.target in COMPILER_MODULES and not imported.for_types
     if lazy and not imported.in_function and module.name not in COMPILER_MODULES:
-        found.append(f"{where}: imports {imported.target} at module level, and with it the compiler; "
-                     "import it inside the function that compiles")
+        found.append(
+            f"{where}: imports {imported.target} at module level, and with it the compiler; "
+            "import it inside the function that compiles"
+        )
     if imported.in_function and not lazy:
         found.append(f"{where}: imports {imported.target} inside a function; move it to the top of the file")
     if layer(imported.target) > layer(module.name):
-        found.append(f"{where}: layer {layer(module.name)} imports {imported.target} of layer "
-                     f"{layer(imported.target)}; imports point downwards")
+        found.append(
+            f"{where}: layer {layer(module.name)} imports {imported.target} of layer "
+            f"{layer(imported.target)}; imports point downwards"
+        )
     same_layer_other_room = layer(imported.target) == layer(module.name) not in (0, TOP)
     if same_layer_other_room and room(imported.target) != room(module.name):
         found.append(f"{where}: imports {imported.target}, another room of the same layer")
@@ -194,7 +206,7 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
         trail.append(node)
         for target in sorted(graph[node]):
             if state.get(target) == 1:
-                found.append([*trail[trail.index(target):], target])
+                found.append([*trail[trail.index(target) :], target])
             elif target not in state:
                 visit(target, trail)
         trail.pop()
@@ -233,38 +245,54 @@ DOC = '"""Documented."""\n'
 # files of a made-up tree, and words that the one violation must contain (none: the tree is in order)
 ROWS = {
     "in order": ({"core/a.py": "import numpy\nfrom ..errors import E", "errors.py": ""}, None),
-    "upwards": ({"core/a.py": "from ..ops import add", "ops/__init__.py": ""},
-                "core/a.py:2: layer 1 imports"),
+    "upwards": ({"core/a.py": "from ..ops import add", "ops/__init__.py": ""}, "core/a.py:2: layer 1 imports"),
     "upwards, absolute": ({"util.py": "import funcgrad.core.a", "core/a.py": ""}, "point downwards"),
-    "upwards, submodule": ({"core/a.py": "from funcgrad import jit", "jit.py": ""},
-                           "funcgrad.jit of layer 10"),
+    "upwards, submodule": ({"core/a.py": "from funcgrad import jit", "jit.py": ""}, "funcgrad.jit of layer 10"),
     "upwards, for types only": (
         {"core/a.py": "import typing\nif typing.TYPE_CHECKING:\n    from ..jit import J", "jit.py": ""},
-        "layer 1 imports funcgrad.jit"),
-    "the package itself": ({"ops/a.py": "import funcgrad", "__init__.py": ""},
-                           "imports funcgrad of layer 11"),
-    "in a function": ({"ops/a.py": "def f():\n    from ..core import a", "core/a.py": ""},
-                      "inside a function"),
-    "in a method": ({"ops/a.py": "class C:\n    def f(self):\n        from .. import core",
-                     "core/__init__.py": ""}, "inside a function"),
+        "layer 1 imports funcgrad.jit",
+    ),
+    "the package itself": ({"ops/a.py": "import funcgrad", "__init__.py": ""}, "imports funcgrad of layer 11"),
+    "in a function": ({"ops/a.py": "def f():\n    from ..core import a", "core/a.py": ""}, "inside a function"),
+    "in a method": (
+        {"ops/a.py": "class C:\n    def f(self):\n        from .. import core", "core/__init__.py": ""},
+        "inside a function",
+    ),
     "cycle of two": ({"core/a.py": "from . import b", "core/b.py": "from .a import x"}, "import cycle"),
-    "cycle of three": ({"core/a.py": "from . import b", "core/b.py": "from . import c",
-                        "core/c.py": "from funcgrad.core.a import x"}, "import cycle"),
+    "cycle of three": (
+        {"core/a.py": "from . import b", "core/b.py": "from . import c", "core/c.py": "from funcgrad.core.a import x"},
+        "import cycle",
+    ),
     "no cycle for types": (
-        {"core/a.py": "from . import b", "core/b.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n"
-                                                      "    from .a import x"}, None),
-    "package and its part": ({"core/__init__.py": "from .a import x", "core/a.py": "from . import b",
-                              "core/b.py": ""}, None),
-    "face on face": ({"nn.py": "from . import numpy", "numpy/__init__.py": "from ..jit import jit",
-                      "jit.py": ""}, None),
+        {
+            "core/a.py": "from . import b",
+            "core/b.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .a import x",
+        },
+        None,
+    ),
+    "package and its part": (
+        {"core/__init__.py": "from .a import x", "core/a.py": "from . import b", "core/b.py": ""},
+        None,
+    ),
+    "face on face": (
+        {"nn.py": "from . import numpy", "numpy/__init__.py": "from ..jit import jit", "jit.py": ""},
+        None,
+    ),
     "numba at the top": ({"codegen/a.py": "import numba"}, "imports numba at module level"),
     "numba lazily": ({"codegen/a.py": "def f():\n    import numba.core"}, None),
     "numba in the wrong room": ({"ops/a.py": "def f():\n    import numba"}, "which ops may not use"),
-    "compiler's side": ({"runtime/intrinsics.py": "import numba", "runtime/numba_frontend.py":
-                         "import llvmlite\nfrom . import intrinsics", "runtime/a.py":
-                         "def f():\n    from . import numba_frontend"}, None),
-    "compiler's side, eagerly": ({"runtime/intrinsics.py": "import numba", "runtime/a.py":
-                                  "from .intrinsics import load"}, "and with it the compiler"),
+    "compiler's side": (
+        {
+            "runtime/intrinsics.py": "import numba",
+            "runtime/numba_frontend.py": "import llvmlite\nfrom . import intrinsics",
+            "runtime/a.py": "def f():\n    from . import numba_frontend",
+        },
+        None,
+    ),
+    "compiler's side, eagerly": (
+        {"runtime/intrinsics.py": "import numba", "runtime/a.py": "from .intrinsics import load"},
+        "and with it the compiler",
+    ),
     "jax, even lazily": ({"codegen/a.py": "def f():\n    import jax.numpy"}, "imports jax"),
     "unknown library": ({"nn.py": "from pandas import x"}, "imports pandas at module level"),
     "too long": ({"core/a.py": "x = 1\n" * 700}, "split it"),

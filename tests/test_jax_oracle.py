@@ -20,8 +20,8 @@ def _double_precision():
 
 
 REAL = {
-    "softmax entropy": lambda np: lambda x: -np.sum(
-        np.exp(x) / np.sum(np.exp(x)) * np.log(np.exp(x) / np.sum(np.exp(x)))
+    "softmax entropy": lambda np: (
+        lambda x: -np.sum(np.exp(x) / np.sum(np.exp(x)) * np.log(np.exp(x) / np.sum(np.exp(x))))
     ),
     "power": lambda np: lambda x: np.sum(np.abs(x) ** 1.7 + x**3 - 2.0**x),
     "quotients": lambda np: lambda x: np.sum(np.arctan2(x, x[::-1] + 3) / (1 + x**2)),

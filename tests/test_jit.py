@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import pickle
 import sys
 import threading
 
@@ -376,3 +377,14 @@ def test_clear_caches() -> None:
     fg.clear_caches()
     assert g._cache_size() == 0
     assert g(1.0) == 2
+
+
+@fg.jit
+def module_level(x):
+    return x + 1
+
+
+def test_pickles_by_name_or_by_function() -> None:
+    assert pickle.loads(pickle.dumps(module_level)) is module_level
+    again = pickle.loads(pickle.dumps(fg.jit(np.multiply, static_argnums=1)))
+    assert again(3.0, 2) == 6.0

@@ -46,7 +46,11 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[[float], float], float
     "sigmoid": (nn.sigmoid, sigmoid, 0.25),
     "softplus": (nn.softplus, softplus, 0.5),
     "silu": (nn.silu, lambda x: x * sigmoid(x), 0.5),
-    "gelu tanh": (nn.gelu, lambda x: x * float(0.5 * (1 + mpmath.tanh(mpmath.mpf(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))), 0.5),
+    "gelu tanh": (
+        nn.gelu,
+        lambda x: x * float(0.5 * (1 + mpmath.tanh(mpmath.mpf(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))),
+        0.5,
+    ),
     "gelu": (lambda x: nn.gelu(x, approximate=False), lambda x: 0.5 * x * math.erfc(-x * math.sqrt(0.5)), 0.5),
     "elu": (nn.elu, lambda x: x if x > 0 else math.expm1(x), 1.0),
     "selu": (nn.selu, lambda x: SCALE * (x if x > 0 else ALPHA * math.expm1(x)), SCALE * ALPHA),
@@ -101,7 +105,9 @@ def test_softmax_family(rng: np.random.Generator) -> None:
     mask[:, 0] = True
     for axis in (-1, 0, (0, 1)):
         np.testing.assert_allclose(staged(lambda v, a=axis: nn.softmax(v, a), x), sp.softmax(x, axis), rtol=1e-14)
-        np.testing.assert_allclose(staged(lambda v, a=axis: nn.log_softmax(v, a), x), sp.log_softmax(x, axis), rtol=1e-13)
+        np.testing.assert_allclose(
+            staged(lambda v, a=axis: nn.log_softmax(v, a), x), sp.log_softmax(x, axis), rtol=1e-13
+        )
         np.testing.assert_allclose(staged(lambda v, a=axis: nn.logsumexp(v, a), x), sp.logsumexp(x, axis), rtol=1e-14)
     b = rng.normal(size=(3, 5))
     found = fg.jvp(lambda v: nn.logsumexp(v, 1, b, return_sign=True), (x,), (x,))[0]
@@ -141,7 +147,9 @@ def test_losses(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(nn.softmax_cross_entropy(logits, nn.one_hot(labels, 3)), wanted, rtol=1e-14)
     y = rng.random((4, 3))
     p = sp.expit(logits)
-    np.testing.assert_allclose(nn.sigmoid_binary_cross_entropy(logits, y), -y * np.log(p) - (1 - y) * np.log1p(-p), rtol=1e-12)
+    np.testing.assert_allclose(
+        nn.sigmoid_binary_cross_entropy(logits, y), -y * np.log(p) - (1 - y) * np.log1p(-p), rtol=1e-12
+    )
     grad = fg.grad(lambda z: np.mean(nn.softmax_cross_entropy_with_integer_labels(z, labels)))(logits)
     np.testing.assert_allclose(grad, (sp.softmax(logits, 1) - np.eye(3)[labels]) / 4, rtol=1e-12, atol=1e-16)
     with pytest.raises(ValueError, match=r"labels of shape \(3,\) do not fit logits of shape \(4, 3\)"):
@@ -187,10 +195,16 @@ def test_special(name: str) -> None:
 
 
 def test_special_functions_of_python() -> None:
-    np.testing.assert_allclose(staged(lambda x: special.polygamma(1, x), POSITIVE), sp.polygamma(1, POSITIVE), rtol=1e-12)
-    np.testing.assert_allclose(staged(lambda x: special.polygamma(0, x), POSITIVE), sp.polygamma(0, POSITIVE), rtol=1e-12)
+    np.testing.assert_allclose(
+        staged(lambda x: special.polygamma(1, x), POSITIVE), sp.polygamma(1, POSITIVE), rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        staged(lambda x: special.polygamma(0, x), POSITIVE), sp.polygamma(0, POSITIVE), rtol=1e-12
+    )
     np.testing.assert_allclose(staged(special.factorial, np.arange(6.0)), [1, 1, 2, 6, 24, 120], rtol=1e-13)
-    np.testing.assert_allclose(staged(lambda a: special.multigammaln(a, 3), POSITIVE + 2), sp.multigammaln(POSITIVE + 2, 3))
+    np.testing.assert_allclose(
+        staged(lambda a: special.multigammaln(a, 3), POSITIVE + 2), sp.multigammaln(POSITIVE + 2, 3)
+    )
     np.testing.assert_allclose(staged(lambda a: special.softmax(a, axis=0), ANY), sp.softmax(ANY), rtol=1e-14)
     np.testing.assert_array_equal(fg.grad(lambda y: special.xlogy(0.0, y))(0.0), 0.0)
 

@@ -1,4 +1,5 @@
 """Pytrees: round trips over all kinds of containers, structures as cache keys, paths, prefixes, errors."""
+
 from __future__ import annotations
 
 import copy
@@ -20,11 +21,17 @@ register_in(tree_util)
 
 each_sample = pytest.mark.parametrize("name", SAMPLES)
 scalars = st.one_of(st.integers(), st.none(), st.floats(allow_nan=False))
-trees = st.recursive(scalars, lambda kids: st.one_of(
-    st.lists(kids, max_size=3), st.lists(kids, max_size=3).map(tuple),
-    st.dictionaries(st.text("abc", max_size=2), kids, max_size=3),
-    st.tuples(kids, kids).map(lambda p: Point(*p)),
-    st.tuples(kids, kids).map(lambda p: Layer(*p))), max_leaves=12)
+trees = st.recursive(
+    scalars,
+    lambda kids: st.one_of(
+        st.lists(kids, max_size=3),
+        st.lists(kids, max_size=3).map(tuple),
+        st.dictionaries(st.text("abc", max_size=2), kids, max_size=3),
+        st.tuples(kids, kids).map(lambda p: Point(*p)),
+        st.tuples(kids, kids).map(lambda p: Layer(*p)),
+    ),
+    max_leaves=12,
+)
 
 
 def naive_leaves(t):
@@ -45,6 +52,7 @@ def naive_leaves(t):
 
 
 # ---- flatten and unflatten
+
 
 @each_sample
 def test_round_trip(name):
@@ -107,7 +115,11 @@ def test_is_leaf_stops_the_walk():
     assert tree.leaves(sample, is_leaf=lambda x: isinstance(x, list)) == [[1, 2], 3]
     assert tree.map(lambda x: 0, sample, is_leaf=lambda x: x is None) == {"a": [0, 0], "b": 0, "c": (0,)}
     assert [tree.keystr(p) for p, _ in tree.leaves_with_path(sample, is_leaf=lambda x: x is None)] == [
-        "['a'][0]", "['a'][1]", "['b']", "['c'][0]"]
+        "['a'][0]",
+        "['a'][1]",
+        "['b']",
+        "['c'][0]",
+    ]
 
 
 def test_structures_pickle():
@@ -117,9 +129,19 @@ def test_structures_pickle():
 
 # ---- static data
 
-@pytest.mark.parametrize("aux", [
-    [1, 2], {"a": np.arange(3)}, np.array([1.0, np.nan]), (1, [np.eye(2)]), {1, 2},
-    np.array(["a", None], dtype=object)], ids=lambda aux: type(aux).__name__)
+
+@pytest.mark.parametrize(
+    "aux",
+    [
+        [1, 2],
+        {"a": np.arange(3)},
+        np.array([1.0, np.nan]),
+        (1, [np.eye(2)]),
+        {1, 2},
+        np.array(["a", None], dtype=object),
+    ],
+    ids=lambda aux: type(aux).__name__,
+)
 def test_unhashable_static_data(aux):
     one, two = (tree.structure(Plain(1, 2, a)) for a in (aux, copy.deepcopy(aux)))
     assert one == two and hash(one) == hash(two)
@@ -163,7 +185,7 @@ def test_paths(name):
 
 
 def test_keystr_simple():
-    (path, _), = tree.leaves_with_path({"a": [Point(0, None)]})
+    ((path, _),) = tree.leaves_with_path({"a": [Point(0, None)]})
     assert tree.keystr(path, simple=True, separator="/") == "a/0/x"
     assert path == (tree.DictKey("a"), tree.SequenceKey(0), tree.GetAttrKey("x"))
     assert len({path, path}) == 1
@@ -171,10 +193,13 @@ def test_keystr_simple():
 
 def test_map_with_path():
     assert tree.map_with_path(lambda p, x, y: (tree.keystr(p), x + y), [1, {"a": 2}], [10, {"a": 20}]) == [
-        ("[0]", 11), {"a": ("[1]['a']", 22)}]
+        ("[0]", 11),
+        {"a": ("[1]['a']", 22)},
+    ]
 
 
 # ---- map, reduce, all, transpose
+
 
 def test_map_takes_subtrees_of_the_rest():
     assert tree.map(lambda x, y: (x, y), [1, 2], [{"a": 3}, None]) == [(1, {"a": 3}), (2, None)]
@@ -225,6 +250,7 @@ def test_broadcast():
 
 # ---- errors
 
+
 class Bad:
     """Registered with a flatten function that returns no pair."""
 
@@ -241,59 +267,104 @@ ERRORS = {
     "too few leaves": (lambda: tree.unflatten(two, [1]), ValueError, "Too few leaves .* expected: 2, got: 1"),
     "too many leaves": (lambda: tree.unflatten(two, [1, 2, 3]), ValueError, "Too many leaves .* expected: 2"),
     "map, other type": (
-        lambda: tree.map(max, {"a": [1, (2, 3)]}, {"a": [1, [2, 3]]}), ValueError,
-        r"tree number 2 has not .* at \['a'\]\[1\]: expected a tuple of length 2, found a list of length 2"),
+        lambda: tree.map(max, {"a": [1, (2, 3)]}, {"a": [1, [2, 3]]}),
+        ValueError,
+        r"tree number 2 has not .* at \['a'\]\[1\]: expected a tuple of length 2, found a list of length 2",
+    ),
     "map, third tree": (
-        lambda: tree.map(max, [1, (2,)], [1, (2,)], [1, (2, 3)]), ValueError,
-        r"tree number 3 has not .* at \[1\]: expected a tuple of length 1, found a tuple of length 2"),
+        lambda: tree.map(max, [1, (2,)], [1, (2,)], [1, (2, 3)]),
+        ValueError,
+        r"tree number 3 has not .* at \[1\]: expected a tuple of length 1, found a tuple of length 2",
+    ),
     "map, keys": (
-        lambda: tree.map(max, {"a": {"x": 1, "y": 2}}, {"a": {"x": 1, "z": 2}}), ValueError,
+        lambda: tree.map(max, {"a": {"x": 1, "y": 2}}, {"a": {"x": 1, "z": 2}}),
+        ValueError,
         r"at \['a'\]: expected a dict with keys \['x', 'y'\], found keys \['x', 'z'\] "
-        r"\(missing \['y'\], unexpected \['z'\]\)"),
+        r"\(missing \['y'\], unexpected \['z'\]\)",
+    ),
     "map, leaf for a container": (
-        lambda: tree.map(max, [[1]], [1]), ValueError,
-        r"at \[0\]: expected a list of length 1, found a leaf of type int"),
-    "map, none": (lambda: tree.map(max, {"a": None}, {"a": 1}), ValueError,
-                  r"at \['a'\]: expected None, found a leaf of type int"),
-    "map, value for none": (lambda: tree.map(max, ((),), (None,)), ValueError,
-                            r"at \[0\]: expected a tuple of length 0, found None"),
+        lambda: tree.map(max, [[1]], [1]),
+        ValueError,
+        r"at \[0\]: expected a list of length 1, found a leaf of type int",
+    ),
+    "map, none": (
+        lambda: tree.map(max, {"a": None}, {"a": 1}),
+        ValueError,
+        r"at \['a'\]: expected None, found a leaf of type int",
+    ),
+    "map, value for none": (
+        lambda: tree.map(max, ((),), (None,)),
+        ValueError,
+        r"at \[0\]: expected a tuple of length 0, found None",
+    ),
     "map, static data": (
-        lambda: tree.map(max, [Layer(1, 2, "relu")], [Layer(1, 2, "tanh")]), ValueError,
-        r"at \[0\]: two Layer nodes carry different static data: .*relu.*tanh"),
+        lambda: tree.map(max, [Layer(1, 2, "relu")], [Layer(1, 2, "tanh")]),
+        ValueError,
+        r"at \[0\]: two Layer nodes carry different static data: .*relu.*tanh",
+    ),
     "map, at the top": (lambda: tree.map(max, [1], (1,)), ValueError, "at the top: expected a list"),
     "prefix": (
         lambda: tree.broadcast_prefix((0, {"w": 0}), (1, {"v": 1}), what="in_axes", of="the arguments"),
-        ValueError, r"in_axes must be a prefix of the tree structure of the arguments; at \[1\]: expected a "
-                    r"dict with keys \['w'\], found keys \['v'\]"),
+        ValueError,
+        r"in_axes must be a prefix of the tree structure of the arguments; at \[1\]: expected a "
+        r"dict with keys \['w'\], found keys \['v'\]",
+    ),
     "prefix of a structure": (
         lambda: tree.broadcast_prefix_to([0, 1], tree.structure([0]), what="out_axes", of="the result"),
-        ValueError, "out_axes .* of the result; at the top: expected a list of length 2, found a list of"),
-    "flatten_up_to": (lambda: tree.flatten_up_to(two, {"a": 1}, "the cotangent"), ValueError,
-                      r"the cotangent has not the expected structure: at the top: .*\(missing \['b'\]\)"),
+        ValueError,
+        "out_axes .* of the result; at the top: expected a list of length 2, found a list of",
+    ),
+    "flatten_up_to": (
+        lambda: tree.flatten_up_to(two, {"a": 1}, "the cotangent"),
+        ValueError,
+        r"the cotangent has not the expected structure: at the top: .*\(missing \['b'\]\)",
+    ),
     "reduce of nothing": (lambda: tree.reduce(max, []), TypeError, "no leaves; give an initializer"),
-    "transpose, mismatch": (lambda: tree.transpose(two, tree.structure([0]), {"a": [1], "b": (2,)}),
-                            TypeError, r"at \['b'\]: expected a list of length 1, found a tuple of length 1"),
-    "transpose, empty": (lambda: tree.transpose(two, tree.structure([]), {"a": [], "b": []}), TypeError,
-                         "must have leaves"),
-    "flatten gives no pair": (lambda: tree.leaves([Bad()]), TypeError,
-                              "registered for Bad must return a pair"),
-    "registered twice": (lambda: tree.register_pytree_node(Plain, lambda p: ((), None), lambda a, c: None),
-                         ValueError, "tree_classes.Plain is already a pytree class"),
-    "builtin": (lambda: tree.register_pytree_node(dict, lambda p: ((), None), lambda a, c: None),
-                ValueError, "builtins.dict is already"),
+    "transpose, mismatch": (
+        lambda: tree.transpose(two, tree.structure([0]), {"a": [1], "b": (2,)}),
+        TypeError,
+        r"at \['b'\]: expected a list of length 1, found a tuple of length 1",
+    ),
+    "transpose, empty": (
+        lambda: tree.transpose(two, tree.structure([]), {"a": [], "b": []}),
+        TypeError,
+        "must have leaves",
+    ),
+    "flatten gives no pair": (lambda: tree.leaves([Bad()]), TypeError, "registered for Bad must return a pair"),
+    "registered twice": (
+        lambda: tree.register_pytree_node(Plain, lambda p: ((), None), lambda a, c: None),
+        ValueError,
+        "tree_classes.Plain is already a pytree class",
+    ),
+    "builtin": (
+        lambda: tree.register_pytree_node(dict, lambda p: ((), None), lambda a, c: None),
+        ValueError,
+        "builtins.dict is already",
+    ),
     "no class": (lambda: tree.register_static(3), TypeError, "expected a class, found 3"),
-    "no methods": (lambda: tree.register_pytree_node_class(NoMethods), TypeError,
-                   "NoMethods lacks tree_flatten and tree_unflatten"),
-    "no keys method": (lambda: tree.register_pytree_with_keys_class(NoMethods), TypeError,
-                       "lacks tree_flatten_with_keys and"),
+    "no methods": (
+        lambda: tree.register_pytree_node_class(NoMethods),
+        TypeError,
+        "NoMethods lacks tree_flatten and tree_unflatten",
+    ),
+    "no keys method": (
+        lambda: tree.register_pytree_with_keys_class(NoMethods),
+        TypeError,
+        "lacks tree_flatten_with_keys and",
+    ),
     "no dataclass": (lambda: tree.register_dataclass(NoMethods), TypeError, "NoMethods is no dataclass"),
     "half of the fields": (lambda: tree.register_dataclass(Layer, ["weight"]), TypeError, "give both"),
-    "fields missing": (lambda: tree.register_dataclass(Layer, ["weight", "bais"], []), ValueError,
-                       r"does not mention \['activation', 'bias'\] and names unknown \['bais'\]"),
-    "fields twice": (lambda: tree.register_dataclass(Layer, ["weight"], ["weight"]), ValueError,
-                     "both data and meta"),
-    "fields as a string": (lambda: tree.register_dataclass(Layer, "weight", []), TypeError,
-                           r"found the string 'weight'; write \['weight'\]"),
+    "fields missing": (
+        lambda: tree.register_dataclass(Layer, ["weight", "bais"], []),
+        ValueError,
+        r"does not mention \['activation', 'bias'\] and names unknown \['bais'\]",
+    ),
+    "fields twice": (lambda: tree.register_dataclass(Layer, ["weight"], ["weight"]), ValueError, "both data and meta"),
+    "fields as a string": (
+        lambda: tree.register_dataclass(Layer, "weight", []),
+        TypeError,
+        r"found the string 'weight'; write \['weight'\]",
+    ),
 }
 
 
@@ -311,6 +382,7 @@ def test_describe_difference_names_the_value():
 
 # ---- tree_util
 
+
 def test_partial_is_a_pytree():
     def f(a, b, scale=1):
         return (a + b) * scale
@@ -327,7 +399,8 @@ def test_partial_of_partial():
     inner = functools.partial(max, 5)
     assert tree.leaves(tree_util.Partial(inner, 1)) == [1] and tree_util.Partial(inner, 1)(7) == 7
     assert tree.structure(tree_util.Partial(inner, 1)) == tree.structure(
-        tree_util.Partial(functools.partial(max, 5), 1))
+        tree_util.Partial(functools.partial(max, 5), 1)
+    )
     assert tree.leaves(tree_util.Partial(tree_util.Partial(max, 5), 1)) == [5, 1]
 
 
@@ -341,6 +414,7 @@ def test_treedef_functions():
 
 def test_registration_with_own_flatten_and_named_tuple():
     """``tree_flatten`` is preferred where no keys are asked for; a named tuple may be registered."""
+
     @tree.register_pytree_with_keys_class
     class Both:
         def tree_flatten(self):
@@ -376,6 +450,7 @@ def test_dropped_fields_take_their_defaults():
 
 
 # ---- specialised flattening
+
 
 @each_sample
 def test_specialized_round_trip(name):

@@ -1,4 +1,5 @@
 """The same trees through ``jax.tree_util``, where JAX is installed: leaves, paths and results are equal."""
+
 from __future__ import annotations
 
 import pytest
@@ -62,13 +63,15 @@ def test_structures_match_pairwise(name):
 def test_broadcast():
     prefix, full = {"a": 1, "b": (2, 3)}, {"a": [0, 0], "b": ({"x": 0}, None)}
     assert tree_util.tree_broadcast(prefix, full) == jtu.tree_map(
-        lambda p, sub: jtu.tree_map(lambda _: p, sub), prefix, full)
+        lambda p, sub: jtu.tree_map(lambda _: p, sub), prefix, full
+    )
 
 
 def test_transpose():
     sample = {"a": [1, 2], "b": [3, 4]}
-    results = [m.tree_transpose(m.tree_structure({"a": 0, "b": 0}), m.tree_structure([0, 0]), sample)
-               for m in (tree_util, jtu)]
+    results = [
+        m.tree_transpose(m.tree_structure({"a": 0, "b": 0}), m.tree_structure([0, 0]), sample) for m in (tree_util, jtu)
+    ]
     assert results[0] == results[1]
 
 

@@ -1,4 +1,5 @@
 """Strict helpers: what they return, and that they refuse what Python would let through."""
+
 from __future__ import annotations
 
 import math
@@ -11,7 +12,7 @@ from hypothesis import given
 from funcgrad import util
 
 
-@given(st.lists(st.integers(-10**9, 10**9), max_size=8))
+@given(st.lists(st.integers(-(10**9), 10**9), max_size=8))
 def test_prod_is_exact(values):
     assert util.prod(np.array(values, dtype=np.int64)) == math.prod(values)
 

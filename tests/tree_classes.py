@@ -1,4 +1,5 @@
 """Container classes that the pytree tests share, registered with this package's registry or with JAX's."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -61,8 +62,10 @@ def register_in(tree_util):
     _registered.add(tree_util.__name__)
     tree_util.register_pytree_node(Plain, lambda p: ((p.a, p.b), p.name), lambda aux, c: Plain(*c, aux))
     tree_util.register_pytree_with_keys(
-        Keyed, lambda p: (((tree_util.GetAttrKey("a"), p.a), (tree_util.DictKey("b"), p.b)), p.name),
-        lambda aux, c: Keyed(*c, aux))
+        Keyed,
+        lambda p: (((tree_util.GetAttrKey("a"), p.a), (tree_util.DictKey("b"), p.b)), p.name),
+        lambda aux, c: Keyed(*c, aux),
+    )
     tree_util.register_pytree_node_class(Method)
     tree_util.register_dataclass(Layer)
     tree_util.register_static(Config)

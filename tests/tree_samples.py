@@ -1,4 +1,5 @@
 """Sample pytrees, made of all kinds of containers."""
+
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict

@@ -13,9 +13,7 @@ __all__ = ["MACHINE_CODE", "namespace_for"]
 _WORD: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
-MACHINE_CODE: Final = sorted(
-    [Path(basic.__file__), Path(memory.__file__), *Path(vecmath.__file__).parent.glob("*.py")]
-)
+MACHINE_CODE: Final = sorted([Path(basic.__file__), Path(memory.__file__), *Path(vecmath.__file__).parent.glob("*.py")])
 """The files that define the names which sources use: what a kernel's text leaves out of the cache's key."""
 
 

@@ -40,9 +40,7 @@ class Nest:
     def moving(self, k: int, nest: Sequence[Loop]) -> list[Loop]:
         steps = self.kernel.operands[k].steps
         scratch = self.kernel.operands[k].role == "scratch"
-        return [
-            (a, v) for a, v in nest if steps[a] != "0" and not (scratch and a in self.outer and v == f"i{a}")
-        ]
+        return [(a, v) for a, v in nest if steps[a] != "0" and not (scratch and a in self.outer and v == f"i{a}")]
 
     def stride(self, k: int, axis: int) -> str:
         operand = self.kernel.operands[k]

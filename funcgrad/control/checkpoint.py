@@ -139,6 +139,7 @@ def checkpoint(fun: Callable[..., Any], *, prevent_cse: bool = True, static_argn
     np.float64(12.0)
     """
     check_callable(fun, "checkpoint")
+
     @wraps(fun, "checkpoint", "Takes the same arguments.")
     def checkpointed(*args: Any, **kwargs: Any) -> Any:
         fixed = static_positions(static_argnums, len(args), "checkpoint")

@@ -320,9 +320,7 @@ class _Assembler:
             if root.kind == "put":
                 places, guarded, _ = root.mode
                 guard = names[-1] if guarded else ""
-                made.append(
-                    Store(self.number[number], names[0], root.fn, tuple(names[1 : 1 + len(places)]), guard)
-                )
+                made.append(Store(self.number[number], names[0], root.fn, tuple(names[1 : 1 + len(places)]), guard))
             else:
                 made.append(Store(self.number[number], names[0]))
         body += made
@@ -334,8 +332,12 @@ class _Assembler:
 
     def _operand(self, access: Access) -> Operand:
         steps = "".join([_letter(self._step(access, x)) for x in self.loops])
-        combined = any(s[0] == k and s[3].fn != "set" and s[3].kind == "put"
-                       for k in self.order if self.e.accesses[k] is access for s in self.e.stores)
+        combined = any(
+            s[0] == k and s[3].fn != "set" and s[3].kind == "put"
+            for k in self.order
+            if self.e.accesses[k] is access
+            for s in self.e.stores
+        )
         role = "out" if access.stored else "in"
         if access.stored and (access.loaded or combined):
             role = "inout"

@@ -185,9 +185,7 @@ class Expression:
             return self.node(
                 "scan", tuple(args), value.dtype, mask, stage=args[0].stage, fn=value.fn, weight=99, heavy=True
             )
-        return self.node(
-            value.kind, tuple(args), value.dtype, self._kept_mask(), stage=args[0].stage + 1, fn=value.fn
-        )
+        return self.node(value.kind, tuple(args), value.dtype, self._kept_mask(), stage=args[0].stage + 1, fn=value.fn)
 
     def _pad(self, value: Value, walk: Walk, walks: Sequence[Walk], guard: Node | None) -> Node:
         (inner, fill), domain = value.operands, self.group.domain

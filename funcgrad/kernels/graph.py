@@ -135,9 +135,7 @@ def squeeze(layout: Layout) -> Layout:
     if 1 not in layout.shape:
         return layout
     keep = [a for a, n in enumerate(layout.shape) if n != 1]
-    return Layout(
-        tuple([layout.shape[a] for a in keep]), tuple([layout.strides[a] for a in keep]), layout.offset
-    )
+    return Layout(tuple([layout.shape[a] for a in keep]), tuple([layout.strides[a] for a in keep]), layout.offset)
 
 
 class GraphBuilder:
@@ -261,9 +259,7 @@ def squeeze_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple([n for n in shape if n != 1]) if 1 in shape else shape
 
 
-def build_graph(
-    closed: ClosedJaxpr, rules: dict[type, Callable[..., Any]], native: Callable[..., bool]
-) -> Graph:
+def build_graph(closed: ClosedJaxpr, rules: dict[type, Callable[..., Any]], native: Callable[..., bool]) -> Graph:
     """The values of a program; ``rules`` says per lowering type how an equation becomes values, and
     ``native(fn, operand dtypes, dtype, params)`` which scalar functions the code generator knows."""
     jaxpr = closed.jaxpr

@@ -316,5 +316,3 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
     powers = np.arange(n) if increasing else np.arange(n)[::-1]
     columns = [np.power(x, int(p)) for p in powers]
     return np.stack(columns, axis=1) if columns else np.zeros((shape_of(x)[0], 0), aval_of(x).dtype)
-
-

@@ -130,8 +130,6 @@ def _from_sequence(items: Any) -> Any:
     parts = [operand(x) for x in items]
     shapes = {np.shape(x) if not isinstance(x, Tracer) else x.shape for x in parts}
     if len(shapes) != 1:
-        raise ValueError(
-            f"a list of arrays of different shapes cannot become one array: found {sorted(shapes)}"
-        )
+        raise ValueError(f"a list of arrays of different shapes cannot become one array: found {sorted(shapes)}")
     dtype = result_type(*[aval_of(x).strong().dtype.type(0) for x in parts])
     return np.stack([as_dtype(x, dtype) for x in parts])

@@ -199,9 +199,7 @@ def _wrapped(i: Any, n: int) -> Any:
 
 def _entries(index: Any) -> list[Any]:
     raw = index if isinstance(index, tuple) else (index,)
-    return [
-        e if e is None or e is Ellipsis or isinstance(e, slice) or _is_integer(e) else _array_entry(e) for e in raw
-    ]
+    return [e if e is None or e is Ellipsis or isinstance(e, slice) or _is_integer(e) else _array_entry(e) for e in raw]
 
 
 def _axes_taken(entry: Any) -> int:
@@ -362,9 +360,7 @@ def _in_window_layout(value: Any, plan: Plan) -> Any:
 
 
 def _layout_extents(plan: Plan) -> list[tuple[int, ...]]:
-    return [
-        plan.array_shape if a == "arrays" else (1,) if a is None else (plan.counts[a],) for a in plan.layout
-    ]
+    return [plan.array_shape if a == "arrays" else (1,) if a is None else (plan.counts[a],) for a in plan.layout]
 
 
 def _window_shape(plan: Plan) -> tuple[int, ...]:
@@ -408,7 +404,5 @@ def write_window(x: Any, plan: Plan, update: Any) -> Any:
     shape = shape_of(x)
     if shape != plan.operand_shape:
         x = reshape(x, plan.operand_shape)
-    new = update(
-        _window(x, plan), list(plan.arrays.values()), list(plan.arrays), lambda v: _in_window_layout(v, plan)
-    )
+    new = update(_window(x, plan), list(plan.arrays.values()), list(plan.arrays), lambda v: _in_window_layout(v, plan))
     return reshape(_put_window(x, new, plan), shape)

@@ -191,9 +191,7 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
 
 
 @implements(np.trace)
-def trace(
-    a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None
-) -> Any:
+def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None) -> Any:
     """Sum along the diagonal of two axes."""
     x = _diagonal(operand(a), offset, axis1, axis2)
     x = as_dtype(x, accumulator_dtype(aval_of(x).dtype, dtype))

@@ -216,5 +216,3 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0, *, length: int 
     values = np.ones(shape_of(x), dtype) if weights is None else as_dtype(operand(weights), dtype)
     hit = np.equal(np.expand_dims(x, 0), np.arange(length)[:, None])
     return np.sum(np.where(hit, values, dtype.type(0)), axis=1)
-
-

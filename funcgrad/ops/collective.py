@@ -49,6 +49,7 @@ __all__ = [
     "pswapaxes",
 ]
 
+
 def axis_size(axis_name: Any) -> int:
     """How many instances run along a named axis (or the axes of a tuple of names).
 

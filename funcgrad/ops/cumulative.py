@@ -136,9 +136,7 @@ def _log_sum(x: Any, s: Any, y: Any, t: Any) -> tuple[Any, Any]:
 
 
 cumprod_p = cumulative("cumprod", np.multiply, "mul", jvp=_doubling_jvp(_product, 1.0), kinds="iufc")
-cumlogsumexp_p = cumulative(
-    "cumlogsumexp", np.logaddexp, "logaddexp", jvp=_doubling_jvp(_log_sum, -np.inf), kinds="f"
-)
+cumlogsumexp_p = cumulative("cumlogsumexp", np.logaddexp, "logaddexp", jvp=_doubling_jvp(_log_sum, -np.inf), kinds="f")
 
 
 def _extreme_jvp(primals: Any, tangents: Any, out: Any, *, axis: int, reverse: bool) -> Any:

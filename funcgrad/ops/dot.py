@@ -43,9 +43,7 @@ def _dot_shape(x: ShapedArray, y: ShapedArray, *, dimension_numbers: DimensionNu
             raise ValueError(f"dot_general: axes {c} and {b} do not name distinct axes of {name} shape {aval.shape}")
     for what, xs, ys in (("contracting", xc, yc), ("batch", xb, yb)):
         if [x.shape[a] for a in xs] != [y.shape[a] for a in ys]:
-            raise ValueError(
-                f"dot_general: shapes {x.shape} and {y.shape} differ along the {what} axes {xs} and {ys}"
-            )
+            raise ValueError(f"dot_general: shapes {x.shape} and {y.shape} differ along the {what} axes {xs} and {ys}")
     free = [x.shape[a] for a in free_axes(x.ndim, xc, xb)] + [y.shape[a] for a in free_axes(y.ndim, yc, yb)]
     return ShapedArray((*[x.shape[a] for a in xb], *free), x.dtype)
 
@@ -173,9 +171,7 @@ def _matmul_error(x: tuple[int, ...], y: tuple[int, ...], why: str) -> ValueErro
 
 
 # rows and columns of a matrix product without leading axes, by the ranks of the operands
-_PLAIN: dict[tuple[int, int], DimensionNumbers] = {
-    (m, n): (((m - 1,), (0,)), ((), ())) for m in (1, 2) for n in (1, 2)
-}
+_PLAIN: dict[tuple[int, int], DimensionNumbers] = {(m, n): (((m - 1,), (0,)), ((), ())) for m in (1, 2) for n in (1, 2)}
 
 
 def matmul(x: Any, y: Any) -> Any:

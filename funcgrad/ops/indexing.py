@@ -416,9 +416,7 @@ def _scatter_mul_transpose(ct: Any, x: Any, u: Any, *indices: Any, axes: Axes, m
     return (None, _read(mul(ct, x), indices, axes, mode), *none)
 
 
-scatter_mul_p = _scatter(
-    "scatter_mul", np.multiply, "mul", jvp=_scatter_mul_jvp, transpose=_scatter_mul_transpose
-)
+scatter_mul_p = _scatter("scatter_mul", np.multiply, "mul", jvp=_scatter_mul_jvp, transpose=_scatter_mul_transpose)
 
 
 def _scatter_extreme_jvp(primals: Any, tangents: Any, out: Any, *, axes: Axes, mode: str, unique: bool) -> Any:

@@ -244,8 +244,10 @@ def _pad_transpose(ct: Any, x: Any, value: Any, *, padding_config: PaddingConfig
     own = x.aval.shape if type(x) is Linear else shape_of(x)
     zero = aval_of(ct).dtype.type(0)
     cropped = pad(ct, zero, [(-lo, -hi, 0) for lo, hi, _ in padding_config])
-    limits = [min(n, (m - 1) * (c[2] + 1) + 1 if m else 0) for n, m, c in zip(
-        shape_of(cropped), own, padding_config, strict=True)]
+    limits = [
+        min(n, (m - 1) * (c[2] + 1) + 1 if m else 0)
+        for n, m, c in zip(shape_of(cropped), own, padding_config, strict=True)
+    ]
     ct_x = strided_slice(cropped, [0] * len(own), limits, [c[2] + 1 for c in padding_config])
     ct_value = None
     if type(value) is Linear:

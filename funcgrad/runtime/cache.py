@@ -111,8 +111,7 @@ class DiskCache:
                 raise
         except OSError as error:
             self._writable = False
-            self._warn("write", f"cannot write the kernel cache in {self.path}: {error}; "
-                       "new kernels stay in memory")
+            self._warn("write", f"cannot write the kernel cache in {self.path}: {error}; new kernels stay in memory")
             return False
         if self._stores % _STORES_BETWEEN_SWEEPS == 0:
             self.sweep()
@@ -180,14 +179,20 @@ class DiskCache:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = os.lstat(path)
         except OSError as error:
-            self._warn("dir", f"cannot make the kernel cache directory {path}: {error}; kernels stay in "
-                       "memory (set FUNCGRAD_CACHE_DIR to a directory of yours, or FUNCGRAD_CACHE=0)")
+            self._warn(
+                "dir",
+                f"cannot make the kernel cache directory {path}: {error}; kernels stay in "
+                "memory (set FUNCGRAD_CACHE_DIR to a directory of yours, or FUNCGRAD_CACHE=0)",
+            )
             return False
         fault = "not a directory" if not stat.S_ISDIR(status.st_mode) else _distrust(status)
         if fault:
-            self._warn("trust", f"the kernel cache directory {path} is {fault}; it holds native code, "
-                       "so it is not used and kernels stay in memory "
-                       "(set FUNCGRAD_CACHE_DIR to a directory of yours)")
+            self._warn(
+                "trust",
+                f"the kernel cache directory {path} is {fault}; it holds native code, "
+                "so it is not used and kernels stay in memory "
+                "(set FUNCGRAD_CACHE_DIR to a directory of yours)",
+            )
             return False
         return True
 

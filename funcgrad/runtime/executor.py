@@ -56,8 +56,16 @@ _KEPT_FRAMES = 16
 _KEPT_ARENA = 1 << 20  # a frame with a larger arena gives it back to the common pool after each call
 
 _FUNCTIONS = (
-    "PyLong_FromLong", "PyEval_SaveThread", "PyEval_RestoreThread", "PyErr_Occurred", "PyGILState_Ensure",
-    "PyGILState_Release", "PyTuple_New", "PyTuple_SetItem", "PyObject_Call", "Py_DecRef",
+    "PyLong_FromLong",
+    "PyEval_SaveThread",
+    "PyEval_RestoreThread",
+    "PyErr_Occurred",
+    "PyGILState_Ensure",
+    "PyGILState_Release",
+    "PyTuple_New",
+    "PyTuple_SetItem",
+    "PyObject_Call",
+    "Py_DecRef",
 )
 API = {name: 8 * i for i, name in enumerate((*_FUNCTIONS, "ndarray", "run"))}
 """Where `python_api` holds what, in bytes."""
@@ -346,8 +354,7 @@ class Program:
                 f"not {len(inputs)} and {len(outputs)}"
             )
         index = -2 - status
-        which, item = ("input", inputs[index]) if index < self.n_inputs else (
-            "output", outputs[index - self.n_inputs])
+        which, item = ("input", inputs[index]) if index < self.n_inputs else ("output", outputs[index - self.n_inputs])
         number = index if which == "input" else index - self.n_inputs
         raise TypeError(f"{which} {number} of the program must be an np.ndarray, not {type(item).__name__}")
 
@@ -362,4 +369,3 @@ def _table(steps: Sequence[Step]) -> tuple[np.ndarray, np.ndarray]:
         row[:6] = (KERNEL, step.address, at, step.extent, step.grain, step.checks)
         at += table.nbytes
     return rows, ints
-

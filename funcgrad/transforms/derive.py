@@ -98,8 +98,7 @@ def _scalar_result(out: Any, fun: Callable[..., Any], transform: str, has_aux: b
     if has_aux:
         if not (isinstance(out, tuple) and len(out) == 2):
             raise TypeError(
-                f"{name} must return a pair (value, auxiliary data) because has_aux is True; "
-                f"it returned {kind_of(out)}"
+                f"{name} must return a pair (value, auxiliary data) because has_aux is True; it returned {kind_of(out)}"
             )
         out, aux = out
     flat, out_tree = tree.flatten(out)

@@ -39,9 +39,7 @@ def _in_dims(in_axes: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> lis
     return dims + [0] * len(tree.leaves(kwargs))
 
 
-_NOT_MAPPED = (
-    "give None for it in in_axes (keyword arguments are always mapped: pass it by position, or close over it)"
-)
+_NOT_MAPPED = "give None for it in in_axes (keyword arguments are always mapped: pass it by position, or close over it)"
 
 
 def _batch_size(leaves: list[Any], dims: list[int | None], name: Callable[[int], str], axis_size: int | None) -> int:

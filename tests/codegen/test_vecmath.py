@@ -4,6 +4,7 @@ The functions are tested in the form in which kernels use them: a compiled loop 
 Accuracy is asserted at 2 ulp for every function, but for `lgamma` (the C library's) and `digamma` (whose negative
 zeros are ill-conditioned), which get an absolute bound instead.
 """
+
 from __future__ import annotations
 
 import re
@@ -23,7 +24,9 @@ from funcgrad.codegen import vecmath  # noqa: E402
 from funcgrad.codegen.vecmath.registry import DEFINITIONS  # noqa: E402
 
 DTYPES = {
-    "f32": np.float32, "f64": np.float64, "b1": np.bool_,
+    "f32": np.float32,
+    "f64": np.float64,
+    "b1": np.bool_,
     **{f"{c}{w}": np.dtype(f"{n}{w}").type for c, n in (("i", "int"), ("u", "uint")) for w in (8, 16, 32, 64)},
 }
 FLOAT_KINDS = ("f32", "f64")
@@ -79,8 +82,10 @@ class Loop:
         self.compiled = cfunc(types.void(*[types.intp] * (len(kinds) + 2)))(scope["kernel"])
 
     def __call__(self, *arrays):
-        arrays = [np.ascontiguousarray(np.broadcast_to(a, np.broadcast_shapes(*(np.shape(b) for b in arrays))), d)
-                  for a, d in zip(arrays, self.dtypes)]
+        arrays = [
+            np.ascontiguousarray(np.broadcast_to(a, np.broadcast_shapes(*(np.shape(b) for b in arrays))), d)
+            for a, d in zip(arrays, self.dtypes)
+        ]
         out = np.empty(arrays[0].shape, self.result)
         self.compiled.ctypes(*(a.ctypes.data for a in arrays), out.ctypes.data, out.size)
         return out
@@ -101,21 +106,47 @@ def _rational(function):
 
 MP = mpmath.mp
 REFERENCES = {
-    "exp": mpmath.exp, "exp2": lambda x: mpmath.mpf(2) ** x, "expm1": mpmath.expm1,
-    "log": mpmath.log, "log2": lambda x: mpmath.log(x) / mpmath.ln2, "log10": mpmath.log10, "log1p": mpmath.log1p,
-    "sin": mpmath.sin, "cos": mpmath.cos, "tan": mpmath.tan,
-    "asin": mpmath.asin, "acos": mpmath.acos, "atan": mpmath.atan,
-    "sinh": mpmath.sinh, "cosh": mpmath.cosh, "tanh": mpmath.tanh,
-    "asinh": mpmath.asinh, "acosh": mpmath.acosh, "atanh": mpmath.atanh,
-    "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)), "erf": mpmath.erf,
+    "exp": mpmath.exp,
+    "exp2": lambda x: mpmath.mpf(2) ** x,
+    "expm1": mpmath.expm1,
+    "log": mpmath.log,
+    "log2": lambda x: mpmath.log(x) / mpmath.ln2,
+    "log10": mpmath.log10,
+    "log1p": mpmath.log1p,
+    "sin": mpmath.sin,
+    "cos": mpmath.cos,
+    "tan": mpmath.tan,
+    "asin": mpmath.asin,
+    "acos": mpmath.acos,
+    "atan": mpmath.atan,
+    "sinh": mpmath.sinh,
+    "cosh": mpmath.cosh,
+    "tanh": mpmath.tanh,
+    "asinh": mpmath.asinh,
+    "acosh": mpmath.acosh,
+    "atanh": mpmath.atanh,
+    "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
+    "erf": mpmath.erf,
     "erfc": lambda x: mpmath.erfc(x) if x < 1000 else mpmath.mpf(0),  # mpmath overflows where it vanishes
-    "cbrt": lambda x: mpmath.sign(x) * mpmath.cbrt(abs(x)), "sqrt": mpmath.sqrt, "rsqrt": lambda x: 1 / mpmath.sqrt(x),
-    "pow": mpmath.power, "atan2": mpmath.atan2, "hypot": mpmath.hypot,
+    "cbrt": lambda x: mpmath.sign(x) * mpmath.cbrt(abs(x)),
+    "sqrt": mpmath.sqrt,
+    "rsqrt": lambda x: 1 / mpmath.sqrt(x),
+    "pow": mpmath.power,
+    "atan2": mpmath.atan2,
+    "hypot": mpmath.hypot,
 }
 # Where the function is real: (low, high), the ends excluded unless they are in the special values.
 DOMAINS = {
-    "log": (0, None), "log2": (0, None), "log10": (0, None), "log1p": (-1, None), "sqrt": (0, None), "rsqrt": (0, None),
-    "asin": (-1, 1), "acos": (-1, 1), "acosh": (1, None), "atanh": (-1, 1),
+    "log": (0, None),
+    "log2": (0, None),
+    "log10": (0, None),
+    "log1p": (-1, None),
+    "sqrt": (0, None),
+    "rsqrt": (0, None),
+    "asin": (-1, 1),
+    "acos": (-1, 1),
+    "acosh": (1, None),
+    "atanh": (-1, 1),
 }
 BINARY = ("pow", "atan2", "hypot")
 UNARY = tuple(n for n in REFERENCES if n not in BINARY)
@@ -199,8 +230,20 @@ def test_binary_accuracy(name, kind):
 
 def test_trigonometric_functions_of_huge_arguments():
     # The first is the float64 closest to a multiple of pi/2; a reduction with too few bits returns noise there.
-    points = np.array([6381956970095103.0 * 2.0**797, 1e22, 2.0**1023, np.finfo(float).max, 2.0**40, 2.0**40 - 1,
-                       np.nextafter(2.0**40, 0), 1.5e300, -7.7e77, 3.1415926535897931e15])
+    points = np.array(
+        [
+            6381956970095103.0 * 2.0**797,
+            1e22,
+            2.0**1023,
+            np.finfo(float).max,
+            2.0**40,
+            2.0**40 - 1,
+            np.nextafter(2.0**40, 0),
+            1.5e300,
+            -7.7e77,
+            3.1415926535897931e15,
+        ]
+    )
     points = np.concatenate([points, np.ldexp(np.random.default_rng(0).uniform(0.5, 1, 300), np.arange(39, 339) * 3)])
     for name in ("sin", "cos", "tan"):
         with MP.workprec(1400):
@@ -287,8 +330,12 @@ def test_overflow_and_underflow_thresholds(kind):
     top = mpmath.mpf(float(np.finfo(dtype).max))
     for name, inverse in (("exp", mpmath.log), ("expm1", mpmath.log1p), ("sinh", mpmath.asinh), ("cosh", mpmath.acosh)):
         edge = dtype(float(inverse(top)))
-        around = np.array([np.nextafter(np.nextafter(edge, dtype(0)), dtype(0)),
-                           np.nextafter(np.nextafter(edge, dtype(inf)), dtype(inf))])
+        around = np.array(
+            [
+                np.nextafter(np.nextafter(edge, dtype(0)), dtype(0)),
+                np.nextafter(np.nextafter(edge, dtype(inf)), dtype(inf)),
+            ]
+        )
         below, above = loop(f"{name}_{kind}")(around)
         assert np.isfinite(below) and above == inf, name
 
@@ -323,13 +370,36 @@ def test_gamma_functions(name, reference):
     for points, rtol, atol in ((positive, 2e-15, 2e-15 if name == "lgamma" else 0), (negative, 1e-13, 1e-12)):
         exact = [float(mpmath.re(reference(mpmath.mpf(float(p))))) for p in points]
         np.testing.assert_allclose(loop(f"{name}_f64")(points), exact, rtol=rtol, atol=atol)
-        np.testing.assert_allclose(loop(f"{name}_f32")(points.astype(np.float32)), [
-            float(mpmath.re(reference(mpmath.mpf(float(np.float32(p)))))) for p in points], rtol=2e-6, atol=4e-7)
+        np.testing.assert_allclose(
+            loop(f"{name}_f32")(points.astype(np.float32)),
+            [float(mpmath.re(reference(mpmath.mpf(float(np.float32(p)))))) for p in points],
+            rtol=2e-6,
+            atol=4e-7,
+        )
 
 
-VECTORISED = UNARY + BINARY + (
-    "digamma", "erfinv", "fmod", "remainder", "floor_divide", "nextafter", "maximum", "minimum", "fmax", "fmin",
-    "floor", "ceil", "trunc", "rint", "copysign", "sign", "abs",
+VECTORISED = (
+    UNARY
+    + BINARY
+    + (
+        "digamma",
+        "erfinv",
+        "fmod",
+        "remainder",
+        "floor_divide",
+        "nextafter",
+        "maximum",
+        "minimum",
+        "fmax",
+        "fmin",
+        "floor",
+        "ceil",
+        "trunc",
+        "rint",
+        "copysign",
+        "sign",
+        "abs",
+    )
 )
 
 
@@ -338,7 +408,7 @@ VECTORISED = UNARY + BINARY + (
 def test_loop_is_vectorised(name, kind):
     text = loop(f"{name}_{kind}").compiled.inspect_llvm()
     element = {"f32": "float", "f64": "double"}[kind]
-    body = text[text.index("vector.body:"):] if "vector.body:" in text else ""
+    body = text[text.index("vector.body:") :] if "vector.body:" in text else ""
     assert re.search(rf"store <(\d+) x {element}>", body), f"{name}_{kind} was not widened"
 
 
@@ -388,8 +458,14 @@ def test_fma_rounds_once(kind):
 
 
 INTEGER_PAIRS = {
-    "floor_divide": np.floor_divide, "remainder": np.remainder, "fmod": np.fmod, "left_shift": np.left_shift,
-    "right_shift": np.right_shift, "pow": np.power, "maximum": np.maximum, "minimum": np.minimum,
+    "floor_divide": np.floor_divide,
+    "remainder": np.remainder,
+    "fmod": np.fmod,
+    "left_shift": np.left_shift,
+    "right_shift": np.right_shift,
+    "pow": np.power,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
 }
 
 
@@ -424,15 +500,22 @@ def test_integer_power_with_negative_exponent_truncates():
 def test_integer_functions_of_one_argument(kind):
     dtype = DTYPES[kind]
     info = np.iinfo(dtype)
-    points = np.concatenate([np.arange(info.min, info.min + 200, dtype=dtype), np.arange(0, 100).astype(dtype),
-                             np.random.default_rng(11).integers(info.min, info.max, 1000, dtype, endpoint=True)])
+    points = np.concatenate(
+        [
+            np.arange(info.min, info.min + 200, dtype=dtype),
+            np.arange(0, 100).astype(dtype),
+            np.random.default_rng(11).integers(info.min, info.max, 1000, dtype, endpoint=True),
+        ]
+    )
     for name, reference in (("popcount", np.bitwise_count), ("abs", np.abs), ("sign", np.sign)):
         assert (loop(f"{name}_{kind}")(points) == reference(points)).all(), name
 
 
 def test_names_and_errors():
-    wanted = "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh " \
-             "sigmoid erf erfc erfinv pow cbrt hypot sqrt rsqrt lgamma digamma"
+    wanted = (
+        "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh "
+        "sigmoid erf erfc erfinv pow cbrt hypot sqrt rsqrt lgamma digamma"
+    )
     assert {f"{n}_{k}" for n in wanted.split() for k in FLOAT_KINDS} <= vecmath.NAMES
     assert set(vecmath.namespace(["exp_f64"])) == {"exp_f64"}
     assert vecmath.namespace(["exp_f64"])["exp_f64"] is vecmath.namespace(["exp_f64"])["exp_f64"]
@@ -441,7 +524,9 @@ def test_names_and_errors():
 
 
 def test_names_are_known_without_numba():
-    code = "import sys; from funcgrad.codegen import vecmath; assert 'exp_f64' in vecmath.NAMES;" \
-           "print([m for m in ('numba', 'llvmlite', 'numpy') if m in sys.modules])"
+    code = (
+        "import sys; from funcgrad.codegen import vecmath; assert 'exp_f64' in vecmath.NAMES;"
+        "print([m for m in ('numba', 'llvmlite', 'numpy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "numba" not in done.stdout and "llvmlite" not in done.stdout

@@ -109,7 +109,9 @@ FUSED: dict[str, tuple[Program, list[np.ndarray], int]] = {
     "large sum": (lambda x: [reduce_sum(x * x, (0, 1)) * 0.5], normal((300, 400)), 2),
     "gradient of a slice": (slice_gradient, normal((50,), (49,)), 1),
     "shared and heavy": (
-        lambda x: (lambda t: [reduce_sum(t * t, (1,)), reduce_sum(t, (0,)), t + 1.0])(tanh(x)), normal((30, 40)), 2
+        lambda x: (lambda t: [reduce_sum(t * t, (1,)), reduce_sum(t, (0,)), t + 1.0])(tanh(x)),
+        normal((30, 40)),
+        2,
     ),
     "large columns": (lambda x: [reduce_sum(x, (0,))], normal((5000, 20)), 2),
 }
@@ -134,7 +136,8 @@ WHOLE: dict[str, tuple[Program, list[np.ndarray]]] = {
     "sum of a pad": (lambda x: [reduce_sum(pad(x * x, np.float64(0), [(1, 2, 0), (3, 0, 0)]), (0,))], normal((3, 40))),
     "pad of one element": (lambda x: [pad(x, np.float64(0), [(3, 2, 0), (0, 1, 0)])], normal((1, 2))),
     "pad of a broadcast": (
-        lambda x: [pad(broadcast_in_dim(exp(x), (5, 4), (1,)), np.float64(0), [(1, 0, 0), (0, 2, 0)])], normal((4,))
+        lambda x: [pad(broadcast_in_dim(exp(x), (5, 4), (1,)), np.float64(0), [(1, 0, 0), (0, 2, 0)])],
+        normal((4,)),
     ),
     "cumulative rows": (lambda x: [cumsum_p.bind(x * 2.0, axis=1, reverse=False) + 1.0], normal((3, 50))),
     "cumulative columns": (lambda x: [cumsum_p.bind(x, axis=0, reverse=True)], normal((30, 5))),
@@ -151,8 +154,13 @@ WHOLE: dict[str, tuple[Program, list[np.ndarray]]] = {
         lambda x, u: [
             scatter_add_p.bind(
                 scatter_add_p.bind(sin(x), u, INDEX, axes=(0,), mode="drop", unique=False),
-                u, INDEX, axes=(0,), mode="drop", unique=False,
-            ) + 1.0
+                u,
+                INDEX,
+                axes=(0,),
+                mode="drop",
+                unique=False,
+            )
+            + 1.0
         ],
         normal((5, 4), (6, 4)),
     ),
@@ -161,7 +169,8 @@ WHOLE: dict[str, tuple[Program, list[np.ndarray]]] = {
         normal((30, 40), (40, 20)),
     ),
     "batched product": (
-        lambda x, y: [dot_general(x, y, (((2,), (1,)), ((0,), (0,))))], normal((3, 9, 20), (3, 20, 11))
+        lambda x, y: [dot_general(x, y, (((2,), (1,)), ((0,), (0,))))],
+        normal((3, 9, 20), (3, 20, 11)),
     ),
     "outer product": (lambda x, y: [dot_general(x, y, (((), ()), ((), ())))], normal((5,), (6,))),
     "scalars": (lambda x, y: [sin(x) * y + 1.0, x - y], normal((), ())),
@@ -173,10 +182,12 @@ WHOLE: dict[str, tuple[Program, list[np.ndarray]]] = {
     "blocks with a kept axis": (lambda x: [reduce_sum(x * x, (0, 2))], normal((500, 3, 60))),
     "lanes wider than a tile": (column_softmax, normal((6, 1301))),
     "scratch rows": (
-        lambda x: (lambda e: [reduce_sum(e * keep(log(reduce_sum(e, (1,)))), (1,))])(exp(tanh(x))), normal((5, 900))
+        lambda x: (lambda e: [reduce_sum(e * keep(log(reduce_sum(e, (1,)))), (1,))])(exp(tanh(x))),
+        normal((5, 900)),
     ),
     "scratch lanes": (
-        lambda x: (lambda e: [reduce_sum(e * log(reduce_sum(e, (0,))), (0,))])(exp(tanh(x))), normal((50, 700))
+        lambda x: (lambda e: [reduce_sum(e * log(reduce_sum(e, (0,))), (0,))])(exp(tanh(x))),
+        normal((50, 700)),
     ),
 }
 

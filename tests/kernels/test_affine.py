@@ -44,9 +44,7 @@ def test_composition_is_indexing_twice(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.lists(st.integers(2, 4), min_size=1, max_size=3)))
     inner = data.draw(views(shape))  # the array, seen through this layout, is an expression over inner.shape
     squeezed = [a for a, n in enumerate(inner.shape) if n != 1]
-    inner = Layout(
-        tuple([inner.shape[a] for a in squeezed]), tuple([inner.strides[a] for a in squeezed]), inner.offset
-    )
+    inner = Layout(tuple([inner.shape[a] for a in squeezed]), tuple([inner.strides[a] for a in squeezed]), inner.offset)
     outer = data.draw(views(inner.shape))  # ... which is itself walked like this
     outer_axes = [a for a, n in enumerate(outer.shape) if n != 1]
     domain = tuple([outer.shape[a] for a in outer_axes])

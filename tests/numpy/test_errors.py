@@ -112,6 +112,7 @@ def test_vmapped() -> None:
 
 def test_eager_derivatives_know_their_values() -> None:
     """Under grad without jit Python's control flow works, as in JAX."""
+
     def f(x: Any) -> Any:
         y = x * 1.0
         for _ in range(int(x)):

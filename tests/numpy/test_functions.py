@@ -263,7 +263,9 @@ def test_batched(name: str) -> None:
         assert_same(f, np.stack([np.asarray(rows[0][k]), np.asarray(rows[1][k])]), ulps=64)
 
 
-UFUNCS = sorted({u for u in vars(jnp).values() if isinstance(u, np.ufunc) and u.signature is None}, key=lambda u: u.__name__)
+UFUNCS = sorted(
+    {u for u in vars(jnp).values() if isinstance(u, np.ufunc) and u.signature is None}, key=lambda u: u.__name__
+)
 SPECIAL = np.array([0.3, -0.7, 1.0, 0.0, -0.0, 2.5, np.inf, -np.inf, np.nan])
 OPERANDS = {
     "?": np.array([True, False, True]), "b": np.array([-3, 0, 5], np.int8), "B": np.array([3, 0, 200], np.uint8),
@@ -365,7 +367,7 @@ def test_derivatives_at_the_border() -> None:
     np.testing.assert_array_equal(fg.hessian(f)(x), [[0, 0], [0, -1 / 32]])
     np.testing.assert_array_equal(fg.grad(np.linalg.norm)(np.zeros(3)), np.zeros(3))
     np.testing.assert_array_equal(fg.grad(np.std)(np.ones(3)), np.zeros(3))
-    assert fg.grad(fg.grad(np.sinc))(0.0) == pytest.approx(-np.pi**2 / 3, rel=1e-12)
+    assert fg.grad(fg.grad(np.sinc))(0.0) == pytest.approx(-(np.pi**2) / 3, rel=1e-12)
 
 
 GRADIENTS: dict[str, tuple[Callable[..., Any], Any]] = {

@@ -157,7 +157,9 @@ def test_out_of_range() -> None:
     np.testing.assert_array_equal(staged(lambda v, k: v[k], x, i(-1)), x[2])
     np.testing.assert_array_equal(staged(lambda v, k: v[k], x, np.array([9, -1, 0])), x[[2, 2, 0]])
     np.testing.assert_array_equal(staged(lambda v, k: v.at[k].set(0), x, i(7)), x)
-    np.testing.assert_array_equal(staged(lambda v, k: v.at[k, 0].add(1), x, np.array([5, -1]))[:, 0], x[:, 0] + [0, 0, 1])
+    np.testing.assert_array_equal(
+        staged(lambda v, k: v.at[k, 0].add(1), x, np.array([5, -1]))[:, 0], x[:, 0] + [0, 0, 1]
+    )
 
 
 def test_at_methods() -> None:
@@ -237,6 +239,7 @@ def test_traced_slice_bounds() -> None:
 
 def test_primitives_of_basic_indexing() -> None:
     """Static indices are views, traced scalars windows; only index arrays gather."""
+
     def names(fun: Callable[..., Any], *args: Any) -> set[str]:
         return {e.primitive.name for e in fg.make_jaxpr(fun)(*args).eqns}
 
@@ -406,6 +409,7 @@ def test_write_under_a_reshape() -> None:
 
 def test_addition_to_a_view() -> None:
     """y = x[1:]; y += 1 writes to x, as in NumPy; the name y is then closed."""
+
     def f(x: Any) -> Any:
         y = x[1:]
         y += 1

@@ -1,4 +1,5 @@
 """Collectives over a vmapped axis: against operations along the batch axis, and their derivatives."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -50,14 +51,15 @@ ROWS = {
     "all_gather": (lambda x: all_gather(x, "i"), each),
     "all_gather 1": (lambda x: all_gather(x, "i", axis=1), lambda X: each(np.moveaxis(X, 0, 1))),
     "all_gather -1": (lambda x: all_gather(x, "i", axis=-1), lambda X: each(np.moveaxis(X, 0, -1))),
-    "all_gather tiled": (lambda x: all_gather(x, "i", axis=1, tiled=True),
-                         lambda X: each(np.concatenate(list(X), 1))),
+    "all_gather tiled": (lambda x: all_gather(x, "i", axis=1, tiled=True), lambda X: each(np.concatenate(list(X), 1))),
     "ppermute": (lambda x: ppermute(x, "i", PERM), lambda X: np.stack([0 * X[0], X[0], X[1]])),
     "pshuffle": (lambda x: pshuffle(x, "i", [2, 0, 1]), lambda X: X[[2, 0, 1]]),
     "all_to_all 0 0": (lambda x: all_to_all(x, "i", 0, 0), lambda X: np.swapaxes(X, 0, 1)),
     "all_to_all 0 1": (lambda x: all_to_all(x, "i", 0, 1), lambda X: np.transpose(X, (1, 2, 0))),
-    "all_to_all tiled": (lambda x: all_to_all(x, "i", 0, 1, tiled=True),
-                         lambda X: np.stack([np.concatenate([x[j : j + 1] for x in X], 1) for j in range(N)])),
+    "all_to_all tiled": (
+        lambda x: all_to_all(x, "i", 0, 1, tiled=True),
+        lambda X: np.stack([np.concatenate([x[j : j + 1] for x in X], 1) for j in range(N)]),
+    ),
     "pswapaxes": (lambda x: pswapaxes(x, "i", 0), lambda X: np.swapaxes(X, 0, 1)),
     "axis_index": (lambda x: x * 0 + axis_index("i"), lambda X: X * 0 + np.arange(N)[:, None, None]),
 }

@@ -2,6 +2,7 @@
 
 Both run the same jaxpr. Elementary functions may differ in the last places, integers and booleans in none.
 """
+
 from __future__ import annotations
 
 import importlib

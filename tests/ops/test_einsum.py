@@ -1,4 +1,5 @@
 """Contractions against NumPy: einsum over random subscripts, matmul, tensordot, dot over random shapes."""
+
 from __future__ import annotations
 
 import string
@@ -30,10 +31,38 @@ def arrays(subscripts: str, seed: int = 0) -> list[Any]:
 
 
 FIXED = [
-    "ab,bc->ac", "ab,bc", "ba,b", "a,a->", "a,b->ab", "aa->a", "aa", "aab->b", "aba->ba", "abc->cab", "ab->",
-    "a,a->a", "ab,ab->a", "ab,ba->", "abd,bde->ade", "abd,dbf->af", "...a,ab->...b", "a...,a...->...", "...->...",
-    "...ab->...ba", "...a,...a", "ab,bd,df->af", "ab,ab,ab->ab", "a,b,d,a->bd", "ab,bd,da->", ",a->a", "ab,->",
-    "d,ab,a,bd->", "abdf,abdf->bd", "aab,abb->ab", " a b , b d -> d a ", "bad->bad",
+    "ab,bc->ac",
+    "ab,bc",
+    "ba,b",
+    "a,a->",
+    "a,b->ab",
+    "aa->a",
+    "aa",
+    "aab->b",
+    "aba->ba",
+    "abc->cab",
+    "ab->",
+    "a,a->a",
+    "ab,ab->a",
+    "ab,ba->",
+    "abd,bde->ade",
+    "abd,dbf->af",
+    "...a,ab->...b",
+    "a...,a...->...",
+    "...->...",
+    "...ab->...ba",
+    "...a,...a",
+    "ab,bd,df->af",
+    "ab,ab,ab->ab",
+    "a,b,d,a->bd",
+    "ab,bd,da->",
+    ",a->a",
+    "ab,->",
+    "d,ab,a,bd->",
+    "abdf,abdf->bd",
+    "aab,abb->ab",
+    " a b , b d -> d a ",
+    "bad->bad",
 ]
 
 

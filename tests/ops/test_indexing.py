@@ -1,4 +1,5 @@
 """Gather, scatter, windows and sorting against NumPy; ties, duplicates, bounds and degenerate shapes."""
+
 from __future__ import annotations
 
 import itertools
@@ -225,8 +226,15 @@ def test_windows() -> None:
 
 
 @pytest.mark.parametrize("zeros", [(), (1,), (1, 3), (0, 1, 2, 3, 4, 5)])
-@pytest.mark.parametrize("fun", [lambda x: reduce_prod(x, (0, 1)), lambda x: reduce_prod(x, (1,)),
-                                 lambda x: cumprod(x, 1), lambda x: cumprod(x, 0, reverse=True)])
+@pytest.mark.parametrize(
+    "fun",
+    [
+        lambda x: reduce_prod(x, (0, 1)),
+        lambda x: reduce_prod(x, (1,)),
+        lambda x: cumprod(x, 1),
+        lambda x: cumprod(x, 0, reverse=True),
+    ],
+)
 def test_products_with_zeros(fun: Any, zeros: Any) -> None:
     x = np.array([[1.5, -2.0, 3.0], [0.7, 1.1, -0.4]])
     x.ravel()[list(zeros)] = 0

@@ -4,6 +4,7 @@ The witnesses are independent of the rules under test: ``impl`` (NumPy) for shap
 JVPs, the pairing <ct, J v> = <J^T ct, v> for transposes, both again on the derivative for second order, a Python loop
 for batching, direct evaluation for staged programs.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -241,8 +242,7 @@ def test_batching(name: str, rng: np.random.Generator) -> None:
         args = [x[0] if d is None else np.stack(x, axis=d) for x, d in zip(values, dims, strict=True)]
         out = batch_flat(row.all_results, SIZE, args, dims, lambda n: [0] * n)
         each = [
-            row.all_results(*[x[0 if d is None else k] for x, d in zip(values, dims, strict=True)])
-            for k in range(SIZE)
+            row.all_results(*[x[0 if d is None else k] for x, d in zip(values, dims, strict=True)]) for k in range(SIZE)
         ]
         for found, wanted in zip(out, map(np.stack, zip(*each, strict=True)), strict=True):
             assert np.asarray(found).dtype == wanted.dtype

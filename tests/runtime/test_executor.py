@@ -44,9 +44,7 @@ def test_constants_and_arenas_of_every_size() -> None:
     constant, y = np.arange(10) * 3, np.empty(10, np.int64)
     address = kernel(ADD).address
     for arena, at in ((80, 0), (4096, 1024), (3 << 20, 2 << 20)):
-        program = Program(
-            [Step(address, [1, 2, 1], 10), Step(address, [2, 0, 1], 10)], 0, 1, [constant], [at], arena
-        )
+        program = Program([Step(address, [1, 2, 1], 10), Step(address, [2, 0, 1], 10)], 0, 1, [constant], [at], arena)
         for _ in range(2):
             program((), (y,))
             np.testing.assert_array_equal(y, constant + 2)
@@ -159,9 +157,7 @@ def test_host_operands_with_strides_offsets_and_no_elements() -> None:
 @pytest.mark.parametrize("portable", [False, True], ids=["native", "portable"])
 @pytest.mark.parametrize("release_gil", [True, False])
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, MemoryError])
-def test_host_errors_reach_the_caller_and_stop_the_program(
-    error: type, release_gil: bool, portable: bool
-) -> None:
+def test_host_errors_reach_the_caller_and_stop_the_program(error: type, release_gil: bool, portable: bool) -> None:
     raised = error("from the host")
 
     def fail(x: np.ndarray) -> np.ndarray:

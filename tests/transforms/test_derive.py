@@ -263,8 +263,10 @@ def test_leaked_tracer_is_reported() -> None:
     fg.grad(f)(1.0)
     with pytest.raises(LeakedTracerError, match=r"made by a gradient of f at .*py:\d+\. .*leaks when it stores"):
         kept[0] + 1.0
-    for run, made in ((lambda: fg.jvp(f, (1.0,), (1.0,)), "a jvp of f"),
-                      (lambda: fg.vmap(f)(np.ones(2)), "a vmap of f")):
+    for run, made in (
+        (lambda: fg.jvp(f, (1.0,), (1.0,)), "a jvp of f"),
+        (lambda: fg.vmap(f)(np.ones(2)), "a vmap of f"),
+    ):
         kept.clear()
         run()
         with pytest.raises(LeakedTracerError, match=rf"made by {made} at .*test_derive\.py:\d+"):

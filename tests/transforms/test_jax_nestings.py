@@ -267,9 +267,7 @@ def jit_scalars(m, np, lax):
 
 @case
 def vmap_scalars(m, np, lax):
-    return m.vmap(lambda a: 1, axis_size=3, in_axes=None)(2.0), m.vmap(
-        lambda a: (a, 1.0), out_axes=(0, None)
-    )(x)
+    return m.vmap(lambda a: 1, axis_size=3, in_axes=None)(2.0), m.vmap(lambda a: (a, 1.0), out_axes=(0, None))(x)
 
 
 @case

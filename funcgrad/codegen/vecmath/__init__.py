@@ -22,6 +22,7 @@ intrinsics. Neither Numba nor llvmlite is imported until the first function is a
 A loop is only widened if LLVM can follow its addresses: load and store through a loop-invariant base pointer and an
 offset (`getelementptr`), not through an integer address computed anew for each element.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable

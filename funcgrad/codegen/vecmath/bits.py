@@ -3,6 +3,7 @@
 Integer division follows NumPy and never traps: anything divided by zero is 0, and the one quotient that overflows
 wraps. Floor division and remainder round towards minus infinity, as in Python; `fmod` towards zero, as in C.
 """
+
 from __future__ import annotations
 
 from . import expr
@@ -61,8 +62,10 @@ def sign_float(x: Scalar) -> Scalar:
 
 @function(INTEGERS, small=True, name="sign")
 def sign_integer(x: Scalar) -> Scalar:
-    return select(x > 0, x.const(1), select(x < 0, x.const(-1), x.const(0))) if x.kind.signed else select(
-        x.ne(0), x.const(1), 0
+    return (
+        select(x > 0, x.const(1), select(x < 0, x.const(-1), x.const(0)))
+        if x.kind.signed
+        else select(x.ne(0), x.const(1), 0)
     )
 
 
@@ -236,9 +239,7 @@ def left_shift(x: Scalar, n: Scalar) -> Scalar:
 def right_shift(x: Scalar, n: Scalar) -> Scalar:
     """x >> n; all sign where n is negative or not below the width."""
     inside = n.as_unsigned() < x.kind.width
-    return x >> select(inside, n, x.kind.width - 1) if x.kind.signed else select(
-        inside, x >> select(inside, n, 0), 0
-    )
+    return x >> select(inside, n, x.kind.width - 1) if x.kind.signed else select(inside, x >> select(inside, n, 0), 0)
 
 
 @function(INTEGERS, small=True, result=U8)

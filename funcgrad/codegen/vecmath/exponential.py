@@ -4,6 +4,7 @@ All of them rest on x = n ln2 + r with |r| <= ln2 / 2, where e**r = 1 + r + r**2
 e**x = 2**n e**r. The scale 2**n is built in the exponent field. Where a result may overflow or be subnormal it is
 applied in two steps, so that only the last multiplication rounds.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -30,25 +31,68 @@ CONSTANTS = {
         log2e=_h("0x1.715476p+0"),
         ln2=(_h("0x1.62e43p-1"), _h("-0x1.05c610p-29")),
         exp=tuple(map(_h, ("0x1p-1", "0x1.55549p-3", "0x1.55546p-5", "0x1.123adp-7", "0x1.6db2eep-10"))),
-        expm1=tuple(map(_h, (
-            "0x1p-1", "0x1.555556p-3", "0x1.5554aep-5", "0x1.11109p-7", "0x1.6d745ep-10", "0x1.a1a078p-13",
-        ))),
-        highest=89.0, lowest=-106.0, saturated=20.0, significand=23, bias=127,
+        expm1=tuple(
+            map(
+                _h,
+                (
+                    "0x1p-1",
+                    "0x1.555556p-3",
+                    "0x1.5554aep-5",
+                    "0x1.11109p-7",
+                    "0x1.6d745ep-10",
+                    "0x1.a1a078p-13",
+                ),
+            )
+        ),
+        highest=89.0,
+        lowest=-106.0,
+        saturated=20.0,
+        significand=23,
+        bias=127,
     ),
     64: _Constants(
         log2e=_h("0x1.71547652b82fep+0"),
         ln2=(_h("0x1.62e42fefa39efp-1"), _h("0x1.abc9e3b39803fp-56")),
-        exp=tuple(map(_h, (
-            "0x1.000000000000bp-1", "0x1.5555555555561p-3", "0x1.55555555503c6p-5", "0x1.111111110d7dap-7",
-            "0x1.6c16c18507565p-10", "0x1.a01a01ba691dcp-13", "0x1.a01997ff5f470p-16", "0x1.71dde0bb450bep-19",
-            "0x1.28af26583b30cp-22", "0x1.af8432cad6fcep-26",
-        ))),
-        expm1=tuple(map(_h, (
-            "0x1p-1", "0x1.5555555555559p-3", "0x1.555555555555ap-5", "0x1.111111110f6bcp-7",
-            "0x1.6c16c16c14496p-10", "0x1.a01a01afe0d83p-13", "0x1.a01a01b0a40e6p-16", "0x1.71ddf85c82f66p-19",
-            "0x1.27e4c5c581b2fp-22", "0x1.af5eb255c02afp-26", "0x1.1f952f7bb1d57p-29",
-        ))),
-        highest=710.0, lowest=-746.0, saturated=40.0, significand=52, bias=1023,
+        exp=tuple(
+            map(
+                _h,
+                (
+                    "0x1.000000000000bp-1",
+                    "0x1.5555555555561p-3",
+                    "0x1.55555555503c6p-5",
+                    "0x1.111111110d7dap-7",
+                    "0x1.6c16c18507565p-10",
+                    "0x1.a01a01ba691dcp-13",
+                    "0x1.a01997ff5f470p-16",
+                    "0x1.71dde0bb450bep-19",
+                    "0x1.28af26583b30cp-22",
+                    "0x1.af8432cad6fcep-26",
+                ),
+            )
+        ),
+        expm1=tuple(
+            map(
+                _h,
+                (
+                    "0x1p-1",
+                    "0x1.5555555555559p-3",
+                    "0x1.555555555555ap-5",
+                    "0x1.111111110f6bcp-7",
+                    "0x1.6c16c16c14496p-10",
+                    "0x1.a01a01afe0d83p-13",
+                    "0x1.a01a01b0a40e6p-16",
+                    "0x1.71ddf85c82f66p-19",
+                    "0x1.27e4c5c581b2fp-22",
+                    "0x1.af5eb255c02afp-26",
+                    "0x1.1f952f7bb1d57p-29",
+                ),
+            )
+        ),
+        highest=710.0,
+        lowest=-746.0,
+        saturated=40.0,
+        significand=52,
+        bias=1023,
     ),
 }
 

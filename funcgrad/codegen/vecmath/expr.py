@@ -11,6 +11,7 @@ Nothing here branches: `select` takes both sides, which is what lets LLVM widen 
 `x.bits()` and `i.as_float()` reinterpret, `x.to(kind)` converts. llvmlite is imported when the first body is built,
 never at import.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -3,6 +3,7 @@
 lgamma is the C library's, a scalar call. digamma is branch-free: arguments below zero are reflected, those below ten
 moved up by the recurrence psi(x) = psi(x + 1) - 1 / x, and the asymptotic series does the rest.
 """
+
 from __future__ import annotations
 
 from .expr import F32, F64, Scalar, fabs, fma, horner, rint, select
@@ -17,13 +18,30 @@ _ASYMPTOTIC = (-1 / 12, 1 / 120, -1 / 252, 1 / 240, -1 / 132, 691 / 32760, -1 / 
 _h = float.fromhex
 # The positive root as head and tail, and psi(root + t) / t for |t| <= 1/4.
 _ROOT = (_h("0x1.762d86356be3fp+0"), _h("0x1.b86a722197829p-54"))
-_AT_ROOT = tuple(map(_h, (
-    "0x1.ef72bc8ee38acp-1", "-0x1.c563b54aa1a34p-2", "0x1.08b4294d5037ep-2", "-0x1.4fc13172583b3p-3",
-    "0x1.b9a5b63710567p-4", "-0x1.27baba25764eap-4", "0x1.8fce02b0c170ep-5", "-0x1.0fa7ecb73cc52p-5",
-    "0x1.723d68ff9055ap-6", "-0x1.f96fe75c194d6p-7", "0x1.59556fe40e1bbp-7", "-0x1.d840611bdd37bp-8",
-    "0x1.42f511af5323ap-8", "-0x1.b67e15a563e2ap-9", "0x1.2bbec00855e85p-9", "-0x1.d5987755c7665p-10",
-    "0x1.42e5927cdde7ap-10",
-)))
+_AT_ROOT = tuple(
+    map(
+        _h,
+        (
+            "0x1.ef72bc8ee38acp-1",
+            "-0x1.c563b54aa1a34p-2",
+            "0x1.08b4294d5037ep-2",
+            "-0x1.4fc13172583b3p-3",
+            "0x1.b9a5b63710567p-4",
+            "-0x1.27baba25764eap-4",
+            "0x1.8fce02b0c170ep-5",
+            "-0x1.0fa7ecb73cc52p-5",
+            "0x1.723d68ff9055ap-6",
+            "-0x1.f96fe75c194d6p-7",
+            "0x1.59556fe40e1bbp-7",
+            "-0x1.d840611bdd37bp-8",
+            "0x1.42f511af5323ap-8",
+            "-0x1.b67e15a563e2ap-9",
+            "0x1.2bbec00855e85p-9",
+            "-0x1.d5987755c7665p-10",
+            "0x1.42e5927cdde7ap-10",
+        ),
+    )
+)
 _PI = 3.141592653589793
 
 

@@ -3,6 +3,7 @@
 Arguments are folded to where a short odd polynomial t + t**3 A(t**2) serves, and the angle folded away is added back
 as head and tail. Everything rests on one division or one square root.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -22,24 +23,61 @@ _h = float.fromhex
 CONSTANTS = {
     32: _Constants(
         atan=tuple(map(_h, ("-0x1.55554ap-2", "0x1.9991e6p-3", "-0x1.23ba04p-3", "0x1.b22a34p-4", "-0x1.f3020ap-5"))),
-        asin=tuple(map(_h, (
-            "0x1.55554cp-3", "0x1.3338acp-4", "0x1.6ca75ep-5", "0x1.04d26p-5", "0x1.d52a82p-7", "0x1.34c418p-5",
-        ))),
+        asin=tuple(
+            map(
+                _h,
+                (
+                    "0x1.55554cp-3",
+                    "0x1.3338acp-4",
+                    "0x1.6ca75ep-5",
+                    "0x1.04d26p-5",
+                    "0x1.d52a82p-7",
+                    "0x1.34c418p-5",
+                ),
+            )
+        ),
         pi=(_h("0x1.921fb6p+1"), _h("-0x1.777a5cp-24")),
         large=2.0**120,
     ),
     64: _Constants(
-        atan=tuple(map(_h, (
-            "-0x1.555555555553ep-2", "0x1.9999999995a38p-3", "-0x1.24924922b6e80p-3", "0x1.c71c70e944c2dp-4",
-            "-0x1.745cf92d294a6p-4", "0x1.3b111e11e88ebp-4", "-0x1.10ebea6ee4b36p-4", "0x1.df11d72cefc97p-5",
-            "-0x1.9cdd02486e1c8p-5", "0x1.37ed0341df716p-5", "-0x1.259827d2d6ae1p-6",
-        ))),
-        asin=tuple(map(_h, (
-            "0x1.5555555555577p-3", "0x1.333333332e0b2p-4", "0x1.6db6db721ba55p-5", "0x1.f1c71a90ad971p-6",
-            "0x1.6e8bdf6889e54p-6", "0x1.1c49e5f99ad6bp-6", "0x1.ca20958f22416p-7", "0x1.757cb808d999ep-7",
-            "0x1.616facc2ec4aap-7", "0x1.e2dc0548c9052p-9", "0x1.6493254a6f953p-6", "-0x1.596115f0c2fedp-6",
-            "0x1.0bb7b14827477p-5",
-        ))),
+        atan=tuple(
+            map(
+                _h,
+                (
+                    "-0x1.555555555553ep-2",
+                    "0x1.9999999995a38p-3",
+                    "-0x1.24924922b6e80p-3",
+                    "0x1.c71c70e944c2dp-4",
+                    "-0x1.745cf92d294a6p-4",
+                    "0x1.3b111e11e88ebp-4",
+                    "-0x1.10ebea6ee4b36p-4",
+                    "0x1.df11d72cefc97p-5",
+                    "-0x1.9cdd02486e1c8p-5",
+                    "0x1.37ed0341df716p-5",
+                    "-0x1.259827d2d6ae1p-6",
+                ),
+            )
+        ),
+        asin=tuple(
+            map(
+                _h,
+                (
+                    "0x1.5555555555577p-3",
+                    "0x1.333333332e0b2p-4",
+                    "0x1.6db6db721ba55p-5",
+                    "0x1.f1c71a90ad971p-6",
+                    "0x1.6e8bdf6889e54p-6",
+                    "0x1.1c49e5f99ad6bp-6",
+                    "0x1.ca20958f22416p-7",
+                    "0x1.757cb808d999ep-7",
+                    "0x1.616facc2ec4aap-7",
+                    "0x1.e2dc0548c9052p-9",
+                    "0x1.6493254a6f953p-6",
+                    "-0x1.596115f0c2fedp-6",
+                    "0x1.0bb7b14827477p-5",
+                ),
+            )
+        ),
         pi=(_h("0x1.921fb54442d18p+1"), _h("0x1.1a62633145c07p-53")),
         large=2.0**1000,
     ),

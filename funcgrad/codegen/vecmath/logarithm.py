@@ -3,6 +3,7 @@
 x = 2**k m with m in [sqrt(1/2), sqrt(2)). With f = m - 1 and s = f / (2 + f),
 log(m) = 2 atanh(s) = f - (f**2/2 - s (f**2/2 + R(s**2))), an arrangement that loses nothing near f = 0.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -34,22 +35,50 @@ CONSTANTS = {
         log2e=(_h("0x1.715476p+0"), _h("0x1.4ae0cp-26")),
         log10e=(_h("0x1.bcb7b2p-2"), _h("-0x1.5b235ep-27")),
         log10_2=(_h("0x1.344p-2"), _h("0x1.3509f8p-18")),
-        significand=23, sqrt_half=0x3F3504F3, one=0x3F800000, smallest_normal=2.0**-126, huge=2.0**30,
+        significand=23,
+        sqrt_half=0x3F3504F3,
+        one=0x3F800000,
+        smallest_normal=2.0**-126,
+        huge=2.0**30,
     ),
     64: _Constants(
-        series=tuple(map(_h, (
-            "0x1.5555555555592p-1", "0x1.999999997fec4p-2", "0x1.24924941e972ep-2", "0x1.c71c520b7f82ap-3",
-            "0x1.74663f20c072cp-3", "0x1.39a1a6f68a6c9p-3", "0x1.2f06a57791b0ap-3",
-        ))),
-        wide_series=tuple(map(_h, (
-            "0x1.555555555554ep-1", "0x1.999999999c6fdp-2", "0x1.24924921934e8p-2", "0x1.c71c74d58dd57p-3",
-            "0x1.745c3ae35d755p-3", "0x1.3b37bfb7a9798p-3", "0x1.0daaa92a65a52p-3", "0x1.1c5c99db8ee89p-3",
-        ))),
+        series=tuple(
+            map(
+                _h,
+                (
+                    "0x1.5555555555592p-1",
+                    "0x1.999999997fec4p-2",
+                    "0x1.24924941e972ep-2",
+                    "0x1.c71c520b7f82ap-3",
+                    "0x1.74663f20c072cp-3",
+                    "0x1.39a1a6f68a6c9p-3",
+                    "0x1.2f06a57791b0ap-3",
+                ),
+            )
+        ),
+        wide_series=tuple(
+            map(
+                _h,
+                (
+                    "0x1.555555555554ep-1",
+                    "0x1.999999999c6fdp-2",
+                    "0x1.24924921934e8p-2",
+                    "0x1.c71c74d58dd57p-3",
+                    "0x1.745c3ae35d755p-3",
+                    "0x1.3b37bfb7a9798p-3",
+                    "0x1.0daaa92a65a52p-3",
+                    "0x1.1c5c99db8ee89p-3",
+                ),
+            )
+        ),
         ln2=(_h("0x1.62e42fefa39efp-1"), _h("0x1.abc9e3b39803fp-56")),
         log2e=(_h("0x1.71547652b82fep+0"), _h("0x1.777d0ffda0d24p-56")),
         log10e=(_h("0x1.bcb7b1526e50ep-2"), _h("0x1.95355baaafad3p-57")),
         log10_2=(_h("0x1.34413509f8000p-2"), _h("-0x1.80433b83b532ap-44")),
-        significand=52, sqrt_half=0x3FE6A09E667F3BCD, one=0x3FF0000000000000, smallest_normal=2.0**-1022,
+        significand=52,
+        sqrt_half=0x3FE6A09E667F3BCD,
+        one=0x3FF0000000000000,
+        smallest_normal=2.0**-1022,
         huge=2.0**60,
     ),
 }

@@ -3,6 +3,7 @@
 Numba types an intrinsic in microseconds, where each `@njit` callee costs it 30 to 100 ms of its own pipeline.
 Numba is imported at the first request.
 """
+
 from __future__ import annotations
 
 from functools import cache

@@ -1,4 +1,5 @@
 """pow, cbrt and hypot."""
+
 from __future__ import annotations
 
 from . import logarithm
@@ -23,10 +24,20 @@ from .registry import function
 _h = float.fromhex
 # 2 atanh(s) = 2 s + s**3 (2/3 + s**2 SERIES(s**2)), with 2/3 as head and tail.
 TWO_THIRDS = (_h("0x1.5555555555555p-1"), _h("0x1.5555555555555p-55"))
-SERIES = tuple(map(_h, (
-    "0x1.9999999999a07p-2", "0x1.249249247b2bap-2", "0x1.c71c71fbe0e26p-3", "0x1.745cfac3acf8fp-3",
-    "0x1.3b1be91d95004p-3", "0x1.0fc531a26abb2p-3", "0x1.0bc90306c7202p-3",
-)))
+SERIES = tuple(
+    map(
+        _h,
+        (
+            "0x1.9999999999a07p-2",
+            "0x1.249249247b2bap-2",
+            "0x1.c71c71fbe0e26p-3",
+            "0x1.745cfac3acf8fp-3",
+            "0x1.3b1be91d95004p-3",
+            "0x1.0fc531a26abb2p-3",
+            "0x1.0bc90306c7202p-3",
+        ),
+    )
+)
 
 
 def _log_head_tail(x: Scalar) -> tuple[Scalar, Scalar]:

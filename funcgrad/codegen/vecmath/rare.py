@@ -5,6 +5,7 @@ LLVM's vectoriser takes no loop with a call in it, unless the called function na
 width. A variant tests all lanes at once and, but for the blue moon, returns at once: one call and one test per
 vector, next to tens of instructions of the common way.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -33,9 +34,7 @@ def vector_widths(kind: Kind) -> list[int]:
     return [w for w in (2, 4, 8, 16) if least <= w * 64 and w * kind.width <= most]
 
 
-def beyond(
-    x: Scalar, limit: float, common: Scalar, name: str, rare: Callable[..., Scalar], *more: Scalar
-) -> Scalar:
+def beyond(x: Scalar, limit: float, common: Scalar, name: str, rare: Callable[..., Scalar], *more: Scalar) -> Scalar:
     """`common` where |x| < limit, else (NaN included) `rare(x, *more)`; `name` names the function it becomes.
 
     All are of one kind. `rare` may be run on any arguments, and its value thrown away.
@@ -57,9 +56,7 @@ def beyond(
     return Scalar(body, common.kind, merged)
 
 
-def _outlined(
-    body: Body, name: str, limit: float, rare: Callable[..., Scalar], x: Scalar, arity: int
-) -> Any:
+def _outlined(body: Body, name: str, limit: float, rare: Callable[..., Scalar], x: Scalar, arity: int) -> Any:
     """`rare` as a function that is never inlined, with its vector variants, made once per module."""
     function = body.module.globals.get(name)
     if function is None:
@@ -122,6 +119,4 @@ def _variant(body: Body, scalar: Any, kind: Kind, limit: float, width: int) -> s
 
 def _declared(body: Body, name: str, result: Any, argument: Any) -> Any:
     made = body.module.globals.get(name)
-    return made if made is not None else body.ir.Function(
-        body.module, body.ir.FunctionType(result, [argument]), name
-    )
+    return made if made is not None else body.ir.Function(body.module, body.ir.FunctionType(result, [argument]), name)

@@ -3,6 +3,7 @@
 `@function` registers an emitter under `<name>_<kind>`. A definition knows its operand and result kinds, so a target
 that is not LLVM needs nothing but another class of operand.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable

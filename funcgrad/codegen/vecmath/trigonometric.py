@@ -5,6 +5,7 @@ sign. q pi/2 is subtracted with fused steps, and r kept as head and tail, so tha
 to the zeros. Beyond `CONSTANTS.limit` this would fail: the bits of 2/pi that matter are then picked out of a long
 table (Payne and Hanek), in wide integers, behind a branch that is practically never taken.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -35,14 +36,32 @@ CONSTANTS = {
     64: _Constants(
         two_over_pi=_h("0x1.45f306dc9c883p-1"),
         half_pi=(_h("0x1.921fb54442d18p+0"), _h("0x1.1a62633145c07p-54"), _h("-0x1.f1976b7ed8fbcp-110")),
-        sin=tuple(map(_h, (
-            "-0x1.5555555555548p-3", "0x1.111111110f713p-7", "-0x1.a01a019be28dap-13", "0x1.71de354d4e708p-19",
-            "-0x1.ae5e43e55a613p-26", "0x1.5d88c0829405fp-33",
-        ))),
-        cos=tuple(map(_h, (
-            "0x1.555555555554bp-5", "-0x1.6c16c16c14ff4p-10", "0x1.a01a019c88a36p-16", "-0x1.27e4f7ea95faap-22",
-            "0x1.1ee9d59ae89d0p-29", "-0x1.8fa29a2c3e5bdp-37",
-        ))),
+        sin=tuple(
+            map(
+                _h,
+                (
+                    "-0x1.5555555555548p-3",
+                    "0x1.111111110f713p-7",
+                    "-0x1.a01a019be28dap-13",
+                    "0x1.71de354d4e708p-19",
+                    "-0x1.ae5e43e55a613p-26",
+                    "0x1.5d88c0829405fp-33",
+                ),
+            )
+        ),
+        cos=tuple(
+            map(
+                _h,
+                (
+                    "0x1.555555555554bp-5",
+                    "-0x1.6c16c16c14ff4p-10",
+                    "0x1.a01a019c88a36p-16",
+                    "-0x1.27e4f7ea95faap-22",
+                    "0x1.1ee9d59ae89d0p-29",
+                    "-0x1.8fa29a2c3e5bdp-37",
+                ),
+            )
+        ),
         limit=2.0**40,
     ),
 }
@@ -190,8 +209,10 @@ def _tan_of(at: Reduced) -> Scalar:
     sine_tail = (at.r - sine) + rise
     cosine, cosine_tail = _cos_parts(at.r, at.tail, z)
     return divide(
-        select(odd, -cosine, sine), select(odd, -cosine_tail, sine_tail),
-        select(odd, sine, cosine), select(odd, sine_tail, cosine_tail),
+        select(odd, -cosine, sine),
+        select(odd, -cosine_tail, sine_tail),
+        select(odd, sine, cosine),
+        select(odd, sine_tail, cosine_tail),
     )
 
 
@@ -223,5 +244,3 @@ def tan(x: Scalar) -> Scalar:
 def copysign_of_zero(y: Scalar, x: Scalar) -> Scalar:
     """y, but -0.0 where x is."""
     return select(x.eq(0.0), x, y)
-
-
