@@ -365,7 +365,7 @@ class JitFunction:
         for part in getattr(self, "__qualname__", "").split("."):
             found = getattr(found, part, None)
         if found is self:
-            return self.__qualname__  # type: ignore[attr-defined]
+            return self.__qualname__
         options = (self._static_argnums, self._static_argnames, self._donate_argnums, self._donate_argnames)
         return JitFunction, (self._fun, *options, self._inline)
 
