@@ -9,7 +9,7 @@ four fifths of them with mini-batches, and then looks at what it did:
 - a picture: the loss curve and the digits it gets wrong.
 
     python examples/digits.py                       (or: make demo)
-    python examples/digits.py --epochs 10 --seed 1 --out /tmp/digits
+    python examples/digits.py --epochs 10 --seed 1 --out pictures
 
 It ends with exit code 0 if at least 96% of the digits it never saw are recognised.
 """

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-mpmath = pytest.importorskip("mpmath")
+mpmath = pytest.importorskip("mpmath", reason="mpmath is the witness here; the test extra brings it")
 
 from numba import cfunc, types  # noqa: E402
 from numba.extending import intrinsic  # noqa: E402
