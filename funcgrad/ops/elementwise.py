@@ -44,7 +44,7 @@ sub_p = binary(
 mul_p = binary(
     "mul",
     np.multiply,
-    jvp=(lambda t, z, x, y: t * y, lambda t, z, x, y: x * t),
+    jvp=(lambda t, z, x, y: t * y, lambda t, z, x, y: t * x),
     transpose=(lambda ct, x, y: ct * y, lambda ct, x, y: x * ct),
     bilinear=True,
     kinds="biufc",
