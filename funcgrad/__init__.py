@@ -8,7 +8,7 @@ array([0.        , 0.63970001])
 >>> fg.jit(fg.vmap(fg.grad(f)))(np.zeros((3, 2))).shape
 (3, 2)
 
-Names are JAX's, arrays and dtypes NumPy's, compiled code Numba's.
+Names are JAX's, arrays and dtypes NumPy's, kernels Numba's Python.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@
     form_groups    values -> groups that share a kernel
     build_steps    groups -> kernels and their integer tables
     kernel_source  kernel -> Python text, the key of the cache
-    compile_kernel text -> machine code (memory, disk, or Numba)
+    compile_kernels texts -> machine code (memory, disk, or LLVM)
     make_plan      lifetimes -> slots and one arena
     Program        rows for the native executor
 
-Only ``kernel_source`` and ``compile_kernel`` depend on structure alone; all else is data of this shape and takes
+Only ``kernel_source`` and ``compile_kernels`` depend on structure alone; all else is data of this shape and takes
 microseconds per equation.
 """
 
@@ -16,13 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from .codegen.cpu import kernel_source
-from .codegen.namespace import MACHINE_CODE, namespace_for
 from .codegen.scalar import native
 from .core.jaxpr import ClosedJaxpr
 from .core.layout import Layout
@@ -33,13 +31,16 @@ from .kernels.ir import Kernel, check_kernel
 from .kernels.pipeline import build_steps
 from .kernels.plan import MemoryPlan, make_plan
 from .kernels.rules import RULES
-from .runtime.compile import CompiledKernel, compile_kernel, fingerprint
+from .runtime.compile import CompiledKernel, compile_kernels, compile_kernels_with_numba
 from .runtime.executor import ARRAY, SCALAR, Program, Step
 from .runtime.host import Operand, host_step
 from .runtime.libraries import Matrix, gemm_step
 from .runtime.memory import allocator
 
 __all__ = ["Executable", "compile_jaxpr", "lower_jaxpr"]
+
+COMPILERS = {"llvm": compile_kernels, "numba": compile_kernels_with_numba}
+"""How a kernel's text becomes machine code: by our front end and LLVM, or by Numba."""
 
 SLICE_NANOSECONDS = 15_000
 """Work below which a slice is not worth a thread."""
@@ -154,23 +155,25 @@ class Executable:
         }
 
 
-def compile_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = ()) -> Executable:
+def compile_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = (), compiler: str = "llvm") -> Executable:
     """Compile a program. See the module's text for the stages.
 
-    ``donated``: for each input, whether an output may be written over it.
+    ``donated``: for each input, whether an output may be written over it. ``compiler`` is ``llvm`` or ``numba``.
     """
+    if compiler not in COMPILERS:
+        raise ValueError(f"compiler must be one of {', '.join(map(repr, COMPILERS))}, not {compiler!r}")
     lowered = lower_jaxpr(closed)
     graph = lowered.graph
     plan = make_plan(lowered.steps, graph.inputs, graph.outputs, [v for v, _ in graph.constants], donated)
-    kernels: list[CompiledKernel] = []
+    launches = [k for k, step in enumerate(lowered.steps) if isinstance(step, Launch) and k not in plan.elided]
+    kernels = COMPILERS[compiler]([lowered.sources[k] for k in launches])
+    addresses = {k: kernel.address for k, kernel in zip(launches, kernels, strict=True)}
     rows: list[Step] = []
-    for number, (step, source) in enumerate(zip(lowered.steps, lowered.sources, strict=True)):
+    for number, step in enumerate(lowered.steps):
         if number in plan.elided:
             continue
         if isinstance(step, Launch):
-            kernel = compile_kernel(source, "kernel", partial(namespace_for, source), _namespace_key())
-            kernels.append(kernel)
-            rows.append(_launch_row(step, kernel.address, plan))
+            rows.append(_launch_row(step, addresses[number], plan))
         elif step.kind == "gemm":
             rows.append(_gemm_row(step, plan))
         else:
@@ -185,11 +188,6 @@ def compile_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = ()) -> Executab
         [ARRAY if a.shape else SCALAR for a in closed.in_avals],
     )
     return Executable(lowered, program, kernels, plan)
-
-
-@cache
-def _namespace_key() -> str:
-    return fingerprint(MACHINE_CODE)
 
 
 def _launch_row(launch: Launch, address: int, plan: MemoryPlan) -> Step:

@@ -48,9 +48,9 @@ def _executable(closed: ClosedJaxpr, donated: tuple[bool, ...] = ()) -> Executab
     return found
 
 
-def _compile(closed: ClosedJaxpr, donated: tuple[bool, ...] = ()) -> Executable:
+def _compile(closed: ClosedJaxpr, donated: tuple[bool, ...] = (), compiler: str = "llvm") -> Executable:
     """All of compilation: rewrite the jaxpr, then fuse, print, compile and plan it."""
-    return compile_jaxpr(optimize(closed), donated)
+    return compile_jaxpr(optimize(closed), donated, compiler)
 
 
 def _execute_call(closed: ClosedJaxpr, args: Sequence[Any]) -> Sequence[Any]:
@@ -117,8 +117,11 @@ class Lowered:
         """The fused kernels as the very Python source that is compiled."""
         return self.executable.as_text()
 
-    def compile(self) -> Compiled:
-        return Compiled(self.traced, self.executable)
+    def compile(self, compiler: str = "llvm") -> Compiled:
+        """Ready to run. ``compiler="numba"``: the same kernels compiled by Numba (slower to compile, not cached)."""
+        if compiler == "llvm":
+            return Compiled(self.traced, self.executable)
+        return Compiled(self.traced, _compile(self.traced.jaxpr, self.traced.donated, compiler))
 
 
 @dataclass(frozen=True, slots=True)

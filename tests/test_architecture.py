@@ -47,16 +47,9 @@ EAGER_LIBRARIES = {"numpy", "scipy", "optree"}
 
 # Libraries imported inside functions, when they are first needed, and the rooms that may do so.
 LAZY_LIBRARIES: dict[str, set[str]] = {
-    "numba": {"codegen", "runtime", "njit"},
+    "numba": {"codegen", "njit"},
     "llvmlite": {"codegen", "runtime", "njit"},
     "matplotlib": {"draw"},
-}
-
-# The compiler's side: these modules are written with Numba's decorators and IR builder, so they import Numba
-# at their top.  In return they are themselves imported inside functions only, at the first compile.
-COMPILER_MODULES = {
-    "funcgrad.runtime.intrinsics",
-    "funcgrad.runtime.numba_frontend",
 }
 
 # A file that passes about 500 lines is usually two ideas; at 600 this test asks for the split.  A file that
@@ -166,13 +159,7 @@ def _file_violations(module: Module) -> list[str]:
 
 def _own_import(module: Module, imported: Import, where: str) -> list[str]:
     found = []
-    lazy = imported.target in COMPILER_MODULES and not imported.for_types
-    if lazy and not imported.in_function and module.name not in COMPILER_MODULES:
-        found.append(
-            f"{where}: imports {imported.target} at module level, and with it the compiler; "
-            "import it inside the function that compiles"
-        )
-    if imported.in_function and not lazy:
+    if imported.in_function:
         found.append(f"{where}: imports {imported.target} inside a function; move it to the top of the file")
     if layer(imported.target) > layer(module.name):
         found.append(
@@ -189,7 +176,7 @@ def _library_import(module: Module, imported: Import, where: str) -> list[str]:
     library = imported.target.split(".")[0]
     if library in sys.stdlib_module_names or library in EAGER_LIBRARIES or imported.for_types:
         return []
-    if not imported.in_function and not (module.name in COMPILER_MODULES and library in LAZY_LIBRARIES):
+    if not imported.in_function:
         return [f"{where}: imports {library} at module level; only {sorted(EAGER_LIBRARIES)} may be"]
     if room(module.name) not in LAZY_LIBRARIES.get(library, set()):
         return [f"{where}: imports {library}, which {room(module.name) or PACKAGE} may not use"]
@@ -281,18 +268,6 @@ ROWS = {
     "numba at the top": ({"codegen/a.py": "import numba"}, "imports numba at module level"),
     "numba lazily": ({"codegen/a.py": "def f():\n    import numba.core"}, None),
     "numba in the wrong room": ({"ops/a.py": "def f():\n    import numba"}, "which ops may not use"),
-    "compiler's side": (
-        {
-            "runtime/intrinsics.py": "import numba",
-            "runtime/numba_frontend.py": "import llvmlite\nfrom . import intrinsics",
-            "runtime/a.py": "def f():\n    from . import numba_frontend",
-        },
-        None,
-    ),
-    "compiler's side, eagerly": (
-        {"runtime/intrinsics.py": "import numba", "runtime/a.py": "from .intrinsics import load"},
-        "and with it the compiler",
-    ),
     "jax, even lazily": ({"codegen/a.py": "def f():\n    import jax.numpy"}, "imports jax"),
     "unknown library": ({"nn.py": "from pandas import x"}, "imports pandas at module level"),
     "too long": ({"core/a.py": "x = 1\n" * 700}, "split it"),

@@ -1,4 +1,4 @@
-"""Kernels as Python source for the CPU: loops over memory addresses, compiled by Numba and vectorised by LLVM.
+"""Kernels as Python source for the CPU: loops over memory addresses, vectorised by LLVM.
 
     def kernel(slots, ints, lo, hi):
         p0 = base(slots, ints, 0, 2)        # operands: address of the buffer plus the launch's offset

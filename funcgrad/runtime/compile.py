@@ -1,16 +1,15 @@
 """From the text of a kernel to the address of its machine code, by the shortest way that leads there.
 
-A kernel is plain Python, one function, that Numba's front end types and lowers to LLVM IR:
+A kernel is one function in a flat subset of Numba's Python, which our front end lowers to LLVM IR:
 
     def kernel(slots, ints, lo, hi):       # four 64-bit integers
-        p0 = load_i64(slots + 8 * load_i64(ints + 0))
+        p0 = load(slots + 8 * load(ints + 0))
         ...
 
-We then optimise that IR ourselves, for our own target machine (see `target`), which halves the LLVM part of
-Numba's time, and emit an object file whose only symbol is named by the kernel's key: the hash of its text, of
-the compilers' versions and of the CPU. Three places are asked in turn: this process's table (equal kernels
-are one kernel), the disk cache (an object file, loaded by llvmlite alone: Numba is not imported), the
-compiler.
+LLVM optimises that for our own target machine (see `target`) and emits an object file whose only symbol is
+named by the kernel's key: the hash of its text, of what defines the words in it, of the compiler's version and
+of the CPU. Three places are asked in turn: this process's table (equal kernels are one kernel), the disk cache
+(an object file), the compiler. Numba is imported by none of them.
 """
 
 from __future__ import annotations
@@ -19,14 +18,19 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from funcgrad.runtime import target
+from funcgrad.codegen.frontend import lower, parse_signature
+from funcgrad.codegen.instruction import Instruction
+from funcgrad.codegen.numba_target import compile_with_numba
+from funcgrad.codegen.vocabulary import MACHINE_CODE, find_instruction
+from funcgrad.runtime import intrinsics, target
 from funcgrad.runtime.cache import default_cache
+from funcgrad.runtime.parallel import in_parallel
 
 if TYPE_CHECKING:
     from llvmlite.binding import ModuleRef
@@ -36,15 +40,18 @@ __all__ = [
     "CompileStats",
     "CompiledKernel",
     "compile_kernel",
+    "compile_kernels",
+    "compile_kernels_with_numba",
     "compile_native",
     "compile_runtime",
+    "compile_runtime_kernel",
     "fingerprint",
     "stats",
 ]
 
-Namespace = Callable[[], Mapping[str, Any]]
+Lookup = Callable[[str], Instruction | None]
 
-KERNEL_SIGNATURE = "void(intp,intp,intp,intp)"
+KERNEL_SIGNATURE = "void(i64, i64, i64, i64)"
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,8 @@ class _Request:
     source: str
     name: str
     signature: str
-    namespace: Namespace
+    lookup: Lookup
+    glue: bool
     key: str
 
     @property
@@ -83,6 +91,8 @@ class CompiledKernel:
     address: int
     from_cache: bool
     compile_ms: float
+    owner: Any = field(default=None, repr=False)
+    """What must live as long as the machine code, where another compiler holds it."""
 
     @property
     def source(self) -> str:
@@ -97,12 +107,12 @@ class CompiledKernel:
     def llvm(self) -> str:
         """The optimised LLVM IR (made anew: only machine code is kept)."""
         with _lock:
-            return str(_lower(self._request))
+            return str(_optimised(self._request))
 
     def assembly(self) -> str:
         """The assembly of the machine code (made anew: only machine code is kept)."""
         with _lock:
-            return target.target_machine().emit_assembly(_lower(self._request))
+            return target.assembly_of(_optimised(self._request))
 
 
 _lock = threading.RLock()
@@ -110,54 +120,77 @@ _kernels: dict[str, CompiledKernel] = {}
 _counts = {"compiles": 0, "cache_hits": 0, "memory_hits": 0, "compile_ms": 0.0, "load_ms": 0.0}
 
 
-def compile_kernel(
-    source: str, name: str = "kernel", namespace: Namespace = dict, namespace_key: str = ""
-) -> CompiledKernel:
-    """The machine code of a kernel: `source` defines one function `name(slots, ints, lo, hi)`.
-
-    `namespace()` gives the global names the source uses (intrinsics, njit functions); it is called only if
-    there is something to compile, so Numba need not be imported before. `namespace_key` stands for its
-    content in the cache key: the `fingerprint` of the files that define it.
-    """
-    return compile_native(source, KERNEL_SIGNATURE, name, namespace, namespace_key)
+def compile_kernel(source: str, name: str = "kernel") -> CompiledKernel:
+    """The machine code of a generated kernel: `source` defines one function `name(slots, ints, lo, hi)`."""
+    return compile_native(source, KERNEL_SIGNATURE, name)
 
 
-def compile_native(
-    source: str, signature: str, name: str, namespace: Namespace = dict, namespace_key: str = ""
-) -> CompiledKernel:
-    """As `compile_kernel`, for a function of any C signature in Numba's notation, such as "intp(intp,
-    float64)"."""
-    key = _key(source, signature, name, namespace_key)
-    found = _kernels.get(key)
-    if found is not None:
-        _counts["memory_hits"] += 1
-        return found
-    with _lock:
-        found = _kernels.get(key)
-        if found is not None:
-            _counts["memory_hits"] += 1
-            return found
-        request = _Request(source, name, signature, namespace, key)
-        kernel = _kernels[key] = _from_disk(request) or _compile(request)
-        return kernel
+def compile_kernels(sources: Sequence[str]) -> list[CompiledKernel]:
+    """The machine code of many kernels, each named ``kernel``; what has to be compiled is compiled in parallel."""
+    return _compiled([_request(x, KERNEL_SIGNATURE, "kernel", find_instruction, _kernel_words()) for x in sources])
+
+
+def compile_kernels_with_numba(sources: Sequence[str]) -> list[CompiledKernel]:
+    """As `compile_kernels`, by Numba instead of our front end: ten times slower, not cached, and independent."""
+    made: dict[str, CompiledKernel] = {}
+    for source in sources:
+        if source not in made:
+            start = time.perf_counter()
+            owner = compile_with_numba(source)
+            elapsed = 1e3 * (time.perf_counter() - start)
+            request = _request(source, KERNEL_SIGNATURE, "kernel", find_instruction, "numba")
+            made[source] = CompiledKernel(request, owner.address, False, elapsed, owner)
+    return [made[source] for source in sources]
+
+
+def compile_native(source: str, signature: str, name: str) -> CompiledKernel:
+    """As `compile_kernel`, for a function of any signature, such as "i64(i64, f64)"."""
+    return _compiled([_request(source, signature, name, find_instruction, _kernel_words())])[0]
 
 
 def compile_runtime(source: str, name: str, arguments: int, returns: bool = True) -> int:
-    """The address of a function of the runtime's own: 64-bit integers in, one (or nothing) out, `intrinsics`
-    known."""
-    signature = f"{'intp' if returns else 'void'}({','.join(['intp'] * arguments)})"
-    return compile_native(source, signature, name, _intrinsics, _intrinsics_key()).address
+    """The address of a function of the runtime's own: 64-bit integers in, one (or nothing) out, `intrinsics` known.
+
+    It is compiled as glue; for what loops over data see `compile_runtime_kernel`.
+    """
+    signature = f"{'i64' if returns else 'void'}({', '.join(['i64'] * arguments)})"
+    request = _request(source, signature, name, find_runtime_instruction, _runtime_words(), glue=True)
+    return _compiled([request])[0].address
 
 
-def _intrinsics() -> Mapping[str, Any]:
-    from funcgrad.runtime.intrinsics import namespace  # imports Numba
+def compile_runtime_kernel(source: str, name: str = "kernel") -> CompiledKernel:
+    """As `compile_kernel`, for a hand-written kernel that also uses the runtime's own instructions."""
+    return _compiled([_request(source, KERNEL_SIGNATURE, name, find_runtime_instruction, _runtime_words())])[0]
 
-    return namespace()
+
+def find_runtime_instruction(name: str) -> Instruction | None:
+    """The instruction of this name in the runtime's own sources."""
+    return intrinsics.INTRINSICS.get(name) or find_instruction(name)
+
+
+def _compiled(requests: Sequence[_Request]) -> list[CompiledKernel]:
+    """The kernels that are asked for, from the three places in turn."""
+    missing = [r for r in requests if r.key not in _kernels]
+    _counts["memory_hits"] += len(requests) - len(missing)
+    if missing:
+        with _lock:
+            distinct = {r.key: r for r in missing if r.key not in _kernels}
+            _counts["memory_hits"] += len(missing) - len(distinct)
+            wanted = [r for r in distinct.values() if not _from_disk(r)]
+            if wanted:
+                _compile(wanted)
+    return [_kernels[r.key] for r in requests]
 
 
 @cache
-def _intrinsics_key() -> str:
-    return fingerprint([Path(__file__).with_name("intrinsics.py")])
+def _kernel_words() -> str:
+    """The part of a kernel's key that stands for the meaning of the words in its text."""
+    return fingerprint(MACHINE_CODE)
+
+
+@cache
+def _runtime_words() -> str:
+    return fingerprint([*MACHINE_CODE, Path(str(intrinsics.__file__))])
 
 
 def stats() -> CompileStats:
@@ -166,7 +199,7 @@ def stats() -> CompileStats:
 
 
 def fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
-    """A hash of the content of files: what a namespace defined there contributes to its kernels' keys."""
+    """A hash of the content of files."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(Path(path).read_bytes())
@@ -178,69 +211,55 @@ def fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
 
 @cache
 def _environment() -> bytes:
-    from importlib.metadata import version  # slow to import, and only needed here
-
-    pipeline = fingerprint(Path(__file__).with_name(name) for name in ("target.py", "numba_frontend.py"))
-    parts = (pipeline, version("numba"), version("llvmlite"), *target.describe())
-    return "\0".join(parts).encode()
+    return "\0".join((fingerprint([Path(str(target.__file__))]), *target.describe())).encode()
 
 
-def _key(source: str, signature: str, name: str, namespace_key: str) -> str:
+def _request(source: str, signature: str, name: str, lookup: Lookup, words: str, glue: bool = False) -> _Request:
     digest = hashlib.sha256(_environment())
-    for part in (signature, name, namespace_key, source):
+    for part in (signature, name, words, source):
         digest.update(b"\0" + part.encode())
-    return digest.hexdigest()
+    return _Request(source, name, signature, lookup, glue, digest.hexdigest())
 
 
 # -- the three ways
 
 
-def _from_disk(request: _Request) -> CompiledKernel | None:
+def _from_disk(request: _Request) -> bool:
     start = time.perf_counter()
     obj = default_cache().load(request.key)
     if obj is None:
-        return None
-    address = target.address_of(request.symbol, obj)
+        return False
+    _kernels[request.key] = CompiledKernel(request, target.address_of(request.symbol, obj), True, 0.0)
     _counts["cache_hits"] += 1
     _counts["load_ms"] += 1e3 * (time.perf_counter() - start)
-    return CompiledKernel(request, address, True, 0.0)
+    return True
 
 
-def _compile(request: _Request) -> CompiledKernel:
+def _compile(requests: Sequence[_Request]) -> None:
     start = time.perf_counter()
-    module = _lower(request)
-    obj = target.emit(module)
-    address = target.address_of(request.symbol, obj)
-    elapsed = 1e3 * (time.perf_counter() - start)
-    _counts["compiles"] += 1
-    _counts["compile_ms"] += elapsed
-    if _self_contained(module):
+    objects = in_parallel(_object, requests)
+    for request, (obj, milliseconds) in zip(requests, objects, strict=True):
+        address = target.address_of(request.symbol, obj)
+        _kernels[request.key] = CompiledKernel(request, address, False, milliseconds)
         default_cache().store(request.key, obj)
-    return CompiledKernel(request, address, False, elapsed)
+    _counts["compiles"] += len(requests)
+    _counts["compile_ms"] += 1e3 * (time.perf_counter() - start)
 
 
-def _self_contained(module: ModuleRef) -> bool:
-    """Whether the code runs in a process without Numba, whose helpers bear these names (libm and libc are
-    fine)."""
-    names = [f.name for f in module.functions if f.is_declaration]
-    names += [g.name for g in module.global_variables if g.is_declaration]
-    return not any(n.startswith(("numba", "NRT_", "Py", "_Py", ".numba", "_ZN")) for n in names)
+def _object(request: _Request) -> tuple[bytes, float]:
+    """The object file of a kernel, and the milliseconds that it took."""
+    start = time.perf_counter()
+    obj = target.emit(_optimised(request), request.glue)
+    return obj, 1e3 * (time.perf_counter() - start)
 
 
-def _lower(request: _Request) -> ModuleRef:
-    from funcgrad.runtime.numba_frontend import lower  # imports Numba, and readies it
-
-    names = dict(request.namespace())
-    exec(compile(request.source, f"<funcgrad {request.name}>", "exec"), names)
-    function = names.get(request.name)
-    if not callable(function):
-        raise ValueError(f"the kernel source defines no function named {request.name!r}")
-    module = lower(function, request.signature, request.symbol)
-    target.optimise(module)
-    return module
+def _optimised(request: _Request) -> ModuleRef:
+    signature = parse_signature(request.signature)
+    text = lower(request.source, request.name, signature, request.lookup, request.symbol)
+    return target.optimised(text, request.glue)
 
 
-# A fork while another thread compiles would leave its locks (ours, Numba's, LLVM's) taken for ever in the
+# A fork while another thread compiles would leave its locks (ours, llvmlite's) taken for ever in the
 # child. Whoever compiles holds our lock, so it is enough to wait for that one.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)

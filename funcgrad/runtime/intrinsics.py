@@ -1,122 +1,113 @@
-"""The machine's own words for Numba code that runs the runtime: memory by address, calls by pointer, atomics.
+"""The machine's own words for the runtime's native functions: memory by address, calls by pointer, atomics.
 
-Importing this module imports Numba; it is only asked for when the runtime's own native code is not in the
-cache. All values are 64-bit integers. Atomic operations are sequentially consistent.
+Instructions like those of generated kernels (see ``codegen.instruction``). All values are 64-bit integers; atomic
+operations are sequentially consistent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-import llvmlite.binding as llvm
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from funcgrad.codegen.instruction import Instruction
+from funcgrad.codegen.vecmath.expr import I64, Body, Scalar
 
-__all__ = ["namespace"]
+__all__ = ["INTRINSICS"]
 
-_I64 = ir.IntType(64)
-
-
-def _pointer(builder: Any, address: Any) -> Any:
-    return builder.inttoptr(address, _I64.as_pointer())
+_MOST_ARGUMENTS = 20
+"""Of a call by address: LAPACK's drivers take nearly as many."""
 
 
-def _integers(count: int, emit: Callable[[Any, list[Any]], Any]) -> Callable[..., Any]:
-    """An intrinsic of `count` int64 arguments that returns an int64: what `emit(builder, arguments)`
-    gives."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: list[Any]) -> Any:
-        result = emit(builder, args)
-        return ir.Constant(_I64, 0) if result is None else result
-
-    signature = types.int64(*[types.int64] * count)
-    # Numba reads the number of arguments from the function's own parameter list.
-    names = [f"a{i}" for i in range(count)]
-    scope = {"signature": signature, "codegen": codegen}
-    exec(f"def typer({', '.join(['typingctx', *names])}): return signature, codegen", scope)
-    return intrinsic(scope["typer"])
+def _pointer(body: Body, address: Scalar, width: int = 64) -> Any:
+    # llvmlite's atomics ask a pointer for the type it points to
+    return body.builder.inttoptr(address.value, body.ir.IntType(width).as_pointer())
 
 
-def _call(count: int) -> Callable[..., Any]:
-    """`call(function, *arguments)`: a C function of `count` int64 arguments returning int64, by its
-    address."""
+def _load(width: int) -> Callable[..., Scalar]:
+    """``load(address)``; narrower integers keep their sign."""
 
-    def emit(builder: Any, args: list[Any]) -> Any:
-        kind = ir.FunctionType(_I64, [_I64] * count)
-        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+    def emit(body: Body, address: Scalar) -> Scalar:
+        value = body.builder.load(_pointer(body, address, width))
+        return Scalar(body, I64, value if width == 64 else body.builder.sext(value, body.ir.IntType(64)))
 
-    return _integers(count + 1, emit)
-
-
-def _call_kernel(builder: Any, args: list[Any]) -> None:
-    kind = ir.FunctionType(ir.VoidType(), [_I64] * 4)
-    builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+    return emit
 
 
-def _store(builder: Any, args: list[Any]) -> None:
-    builder.store(args[1], _pointer(builder, args[0]))
+def _store(width: int) -> Callable[..., None]:
+    def emit(body: Body, address: Scalar, value: Scalar) -> None:
+        word = value.value if width == 64 else body.builder.trunc(value.value, body.ir.IntType(width))
+        body.builder.store(word, _pointer(body, address, width))
+
+    return emit
 
 
-def _load_i32(builder: Any, args: list[Any]) -> Any:
-    return builder.sext(builder.load(builder.inttoptr(args[0], ir.IntType(32).as_pointer())), _I64)
+def _function(body: Body, address: Scalar, result: Any, arguments: int) -> Any:
+    kind = body.ir.FunctionType(result, [body.ir.IntType(64)] * arguments)
+    return body.builder.inttoptr(address.value, kind.as_pointer())
 
 
-def _store_i32(builder: Any, args: list[Any]) -> None:
-    half = ir.IntType(32)
-    builder.store(builder.trunc(args[1], half), builder.inttoptr(args[0], half.as_pointer()))
+def _call(body: Body, function: Scalar, *arguments: Scalar) -> Scalar:
+    """``callN(function, *arguments)``: a C function of N int64 arguments returning int64, by its address."""
+    pointer = _function(body, function, body.ir.IntType(64), len(arguments))
+    return Scalar(body, I64, body.builder.call(pointer, [a.value for a in arguments]))
 
 
-def _atomic_load(builder: Any, args: list[Any]) -> Any:
-    return builder.load_atomic(_pointer(builder, args[0]), "seq_cst", 8)
+def _call_kernel(body: Body, function: Scalar, *arguments: Scalar) -> None:
+    pointer = _function(body, function, body.ir.VoidType(), len(arguments))
+    body.builder.call(pointer, [a.value for a in arguments])
 
 
-def _atomic_store(builder: Any, args: list[Any]) -> None:
-    builder.store_atomic(args[1], _pointer(builder, args[0]), "seq_cst", 8)
+def _atomic_load(body: Body, address: Scalar) -> Scalar:
+    value = body.builder.load_atomic(_pointer(body, address), "seq_cst", 8)
+    return Scalar(body, I64, value)
 
 
-def _atomic_add(builder: Any, args: list[Any]) -> Any:
-    return builder.atomic_rmw("add", _pointer(builder, args[0]), args[1], "seq_cst")
+def _atomic_store(body: Body, address: Scalar, value: Scalar) -> None:
+    body.builder.store_atomic(value.value, _pointer(body, address), "seq_cst", 8)
 
 
-def _atomic_swap_if(builder: Any, args: list[Any]) -> Any:
-    pair = builder.cmpxchg(_pointer(builder, args[0]), args[1], args[2], "seq_cst", "seq_cst")
-    return builder.zext(builder.extract_value(pair, 1), _I64)
+def _atomic_add(body: Body, address: Scalar, value: Scalar) -> Scalar:
+    return Scalar(body, I64, body.builder.atomic_rmw("add", _pointer(body, address), value.value, "seq_cst"))
 
 
-def _pause(builder: Any, args: list[Any]) -> None:
+def _atomic_swap_if(body: Body, address: Scalar, old: Scalar, new: Scalar) -> Scalar:
+    """1 where the word was ``old`` and has become ``new``, else 0."""
+    pair = body.builder.cmpxchg(_pointer(body, address), old.value, new.value, "seq_cst", "seq_cst")
+    return Scalar(body, I64, body.builder.zext(body.builder.extract_value(pair, 1), body.ir.IntType(64)))
+
+
+def _pause(body: Body) -> None:
     """Tell the CPU that this is a waiting loop."""
+    import llvmlite.binding as llvm
+
+    ir, builder = body.ir, body.builder
     machine = llvm.get_process_triple().partition("-")[0]
     if machine in ("x86_64", "i686"):
         kind = ir.FunctionType(ir.VoidType(), [])
-        builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", fnty=kind), [])
+        builder.call(body.module.declare_intrinsic("llvm.x86.sse2.pause", fnty=kind), [])
     elif machine in ("aarch64", "arm64"):
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(32)])
-        builder.call(builder.module.declare_intrinsic("llvm.aarch64.hint", fnty=kind), [kind.args[0](1)])
+        builder.call(body.module.declare_intrinsic("llvm.aarch64.hint", fnty=kind), [kind.args[0](1)])
 
 
-_NAMES: dict[str, Any] = {
-    "load": _integers(1, lambda b, a: b.load(_pointer(b, a[0]))),
-    "store": _integers(2, _store),
-    "load_i32": _integers(1, _load_i32),
-    "store_i32": _integers(2, _store_i32),
-    "atomic_load": _integers(1, _atomic_load),
-    "atomic_store": _integers(2, _atomic_store),
-    "atomic_add": _integers(2, _atomic_add),
-    "atomic_swap_if": _integers(3, _atomic_swap_if),
-    "pause": _integers(0, _pause),
-    "call_kernel": _integers(5, _call_kernel),
-    "call0": _call(0),
-    "call1": _call(1),
-    "call2": _call(2),
-    "call3": _call(3),
-    "call6": _call(6),
-    "call11": _call(11),
-    "call13": _call(13),
+def _integers(name: str, emit: Callable[..., Scalar | None], arguments: int, returns: bool = True) -> Instruction:
+    return Instruction(name, emit, (I64,) * arguments, I64 if returns else None)
+
+
+INTRINSICS: Final[dict[str, Instruction]] = {
+    x.name: x
+    for x in (
+        _integers("load", _load(64), 1),
+        _integers("store", _store(64), 2, returns=False),
+        _integers("load_i32", _load(32), 1),
+        _integers("store_i32", _store(32), 2, returns=False),
+        _integers("atomic_load", _atomic_load, 1),
+        _integers("atomic_store", _atomic_store, 2, returns=False),
+        _integers("atomic_add", _atomic_add, 2),
+        _integers("atomic_swap_if", _atomic_swap_if, 3),
+        _integers("pause", _pause, 0, returns=False),
+        _integers("call_kernel", _call_kernel, 5, returns=False),
+        *[_integers(f"call{n}", _call, 1 + n) for n in range(_MOST_ARGUMENTS + 1)],
+    )
 }
-
-
-def namespace() -> dict[str, Any]:
-    """The names by which the runtime's native sources know these operations."""
-    return dict(_NAMES)
+"""By the names by which the runtime's native sources know these operations."""

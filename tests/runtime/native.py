@@ -6,11 +6,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from funcgrad.runtime.compile import CompiledKernel, compile_kernel
+from funcgrad.runtime.compile import CompiledKernel, compile_runtime_kernel
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,14 +34,9 @@ def kernel(slots, ints, lo, hi):
 """
 
 
-def namespace() -> Mapping[str, Any]:
-    from funcgrad.runtime.intrinsics import namespace as intrinsics
-
-    return intrinsics()
-
-
 def kernel(source: str) -> CompiledKernel:
-    return compile_kernel(source, namespace=namespace)
+    """A hand-written kernel, in the words of the runtime's own functions."""
+    return compile_runtime_kernel(source)
 
 
 def run_script(text: str, **environment: str) -> str:

@@ -25,25 +25,13 @@ offset (`getelementptr`), not through an integer address computed anew for each 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 from . import bits, erfinv, error, exponential, gamma, inverse, logarithm, power, trigonometric
-from .numba_target import numba_function
 from .registry import DEFINITIONS
 
-__all__ = ["NAMES", "namespace"]
+__all__ = ["NAMES"]
 
 # Importing these modules is what fills the table.
 FUNCTION_MODULES = (bits, erfinv, error, exponential, gamma, inverse, logarithm, power, trigonometric)
 
 NAMES = frozenset(DEFINITIONS)
 """All functions, known without importing Numba."""
-
-
-def namespace(names: Iterable[str] | None = None) -> dict[str, Any]:
-    """The functions of these names (all, if none are given) as globals for code that Numba compiles.
-
-    Raises KeyError for a name that is not in `NAMES`. Imports Numba.
-    """
-    return {name: numba_function(name) for name in (sorted(NAMES) if names is None else names)}

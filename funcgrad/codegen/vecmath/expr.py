@@ -24,7 +24,7 @@ Operand: TypeAlias = "Scalar | int | float"
 
 @dataclass(frozen=True)
 class Kind:
-    """A scalar machine type: `f` float, `i` signed, `u` unsigned, `b` boolean, with its width in bits."""
+    """A scalar machine type: `f` float, `i` signed, `u` unsigned, `b` boolean, `c` complex, with its width in bits."""
 
     name: str
     code: str
@@ -43,13 +43,20 @@ class Kind:
         """The signed integer of the same width."""
         return KINDS[f"i{self.width}"]
 
+    @property
+    def part(self) -> Kind:
+        """The float of which a complex number has two."""
+        return KINDS[f"f{self.width // 2}"]
+
 
 KINDS: dict[str, Kind] = {
     **{f"f{w}": Kind(f"f{w}", "f", w) for w in (32, 64)},
     **{f"{c}{w}": Kind(f"{c}{w}", c, w) for c in "iu" for w in (8, 16, 32, 64)},
     "b1": Kind("b1", "b", 1),
+    **{f"c{w}": Kind(f"c{w}", "c", w) for w in (64, 128)},
 }
 F32, F64, I32, I64, U32, U64, B1 = (KINDS[k] for k in ("f32", "f64", "i32", "i64", "u32", "u64", "b1"))
+COMPLEX = (KINDS["c64"], KINDS["c128"])
 
 
 class Body:
@@ -66,7 +73,7 @@ class Body:
     def llvm_type(self, kind: Kind) -> Any:
         made = self._types.get(kind.name)
         if made is None:
-            made = self._types[kind.name] = _llvm_type(self.ir, kind)
+            made = self._types[kind.name] = llvm_type(self.ir, kind)
         return made
 
     def constant(self, kind: Kind, value: Number) -> Scalar:
@@ -101,7 +108,10 @@ class Body:
         return Scalar(self, result, self.builder.call(function, [a.value for a in args]))
 
 
-def _llvm_type(ir: Any, kind: Kind) -> Any:
+def llvm_type(ir: Any, kind: Kind) -> Any:
+    """The type of a value of this kind; ``ir`` is `llvmlite.ir`."""
+    if kind.code == "c":
+        return ir.LiteralStructType([llvm_type(ir, kind.part)] * 2)
     if kind.is_float:
         return ir.FloatType() if kind.width == 32 else ir.DoubleType()
     return ir.IntType(kind.width)
@@ -192,7 +202,8 @@ class Scalar:
     def remainder_integer(self, other: Operand) -> Scalar:
         return self._emit("srem" if self.kind.signed else "urem", self, self.like(other))
 
-    def _compare(self, other: Operand, relation: str) -> Scalar:
+    def compare(self, relation: str, other: Operand) -> Scalar:
+        """`relation` is one of < <= == != >= >; ordered, but for `!=`, which holds for NaN."""
         builder, right = self.body.builder, self.like(other)
         if self.kind.is_float:
             compare = builder.fcmp_unordered if relation == "!=" else builder.fcmp_ordered
@@ -201,23 +212,23 @@ class Scalar:
         return Scalar(self.body, B1, compare(relation, self.value, right.value))
 
     def __lt__(self, other: Operand) -> Scalar:
-        return self._compare(other, "<")
+        return self.compare("<", other)
 
     def __le__(self, other: Operand) -> Scalar:
-        return self._compare(other, "<=")
+        return self.compare("<=", other)
 
     def __gt__(self, other: Operand) -> Scalar:
-        return self._compare(other, ">")
+        return self.compare(">", other)
 
     def __ge__(self, other: Operand) -> Scalar:
-        return self._compare(other, ">=")
+        return self.compare(">=", other)
 
     def eq(self, other: Operand) -> Scalar:
-        return self._compare(other, "==")
+        return self.compare("==", other)
 
     def ne(self, other: Operand) -> Scalar:
         """True for NaN against anything, as in IEEE 754."""
-        return self._compare(other, "!=")
+        return self.compare("!=", other)
 
     def bits(self) -> Scalar:
         """My bit pattern as a signed integer of the same width."""
