@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from .instruction import IMMEDIATE, Instruction
@@ -54,11 +55,18 @@ def lower(source: str, name: str, signature: Signature, lookup: Lookup, symbol: 
     ``lookup`` finds instructions by name. Raises ValueError where the source defines no such function, SyntaxError
     for what is not in the subset.
     """
-    tree = ast.parse(source)
+    tree = _parse(source)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return _Function(node, signature, lookup, symbol).text()
     raise ValueError(f"the kernel source defines no function named {name!r}")
+
+
+def _parse(source: str) -> ast.Module:
+    for _ in range(100):
+        with suppress(SystemError):  # CPython 3.11 counts depth for all threads together, and trips over itself
+            return ast.parse(source)
+    return ast.parse(source)
 
 
 class _Function:

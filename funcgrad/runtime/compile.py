@@ -237,7 +237,7 @@ def _from_disk(request: _Request) -> bool:
 
 def _compile(requests: Sequence[_Request]) -> None:
     start = time.perf_counter()
-    objects = in_parallel(_object, requests)
+    objects = in_parallel(_object, ((r, _assembly(r)) for r in requests), len(requests))
     for request, (obj, milliseconds) in zip(requests, objects, strict=True):
         address = target.address_of(request.symbol, obj)
         _kernels[request.key] = CompiledKernel(request, address, False, milliseconds)
@@ -246,17 +246,21 @@ def _compile(requests: Sequence[_Request]) -> None:
     _counts["compile_ms"] += 1e3 * (time.perf_counter() - start)
 
 
-def _object(request: _Request) -> tuple[bytes, float]:
-    """The object file of a kernel, and the milliseconds that it took."""
+def _object(item: tuple[_Request, str]) -> tuple[bytes, float]:
+    """The object file of a kernel, and the milliseconds that LLVM took for it."""
+    request, assembly = item
     start = time.perf_counter()
-    obj = target.emit(_optimised(request), request.glue)
+    obj = target.emit(target.optimised(assembly, request.glue), request.glue)
     return obj, 1e3 * (time.perf_counter() - start)
 
 
+def _assembly(request: _Request) -> str:
+    """A kernel in LLVM's assembly, as our front end writes it."""
+    return lower(request.source, request.name, parse_signature(request.signature), request.lookup, request.symbol)
+
+
 def _optimised(request: _Request) -> ModuleRef:
-    signature = parse_signature(request.signature)
-    text = lower(request.source, request.name, signature, request.lookup, request.symbol)
-    return target.optimised(text, request.glue)
+    return target.optimised(_assembly(request), request.glue)
 
 
 # A fork while another thread compiles would leave its locks (ours, llvmlite's) taken for ever in the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 __all__ = ["in_parallel"]
@@ -18,24 +18,29 @@ def _cpus() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def in_parallel(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """``[function(x) for x in items]`` on as many threads as there are CPUs; the first exception is raised."""
-    results: list[R | None] = [None] * len(items)
+def in_parallel(function: Callable[[T], R], items: Iterable[T], count: int) -> list[R]:
+    """``[function(x) for x in items]`` on as many threads as there are CPUs; the first exception is raised.
+
+    ``items`` are drawn one at a time, by whichever thread is free: what makes them need not be safe under threads.
+    ``count`` says how many there are.
+    """
+    results: dict[int, R] = {}
     errors: list[BaseException] = []
-    waiting = list(reversed(range(len(items))))
+    numbered = enumerate(items)
+    drawing = threading.Lock()
 
     def work() -> None:
-        while not errors:
-            try:
-                k = waiting.pop()
-            except IndexError:
-                return
-            try:
-                results[k] = function(items[k])
-            except BaseException as error:
-                errors.append(error)
+        try:
+            while not errors:
+                with drawing:
+                    k, item = next(numbered, (-1, None))
+                if k < 0:
+                    return
+                results[k] = function(item)  # type: ignore[arg-type]
+        except BaseException as error:
+            errors.append(error)
 
-    helpers = [threading.Thread(target=work, daemon=True) for _ in range(min(len(items), _cpus()) - 1)]
+    helpers = [threading.Thread(target=work, daemon=True) for _ in range(min(count, _cpus()) - 1)]
     for helper in helpers:
         helper.start()
     work()
@@ -43,4 +48,4 @@ def in_parallel(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         helper.join()
     if errors:
         raise errors[0]
-    return results  # type: ignore[return-value]
+    return [results[k] for k in range(count)]
