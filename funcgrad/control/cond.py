@@ -16,6 +16,7 @@ import numpy as np
 from .. import tree
 from ..core.avals import ShapedArray, aval_of
 from ..core.jaxpr import ClosedJaxpr, Jaxpr, Var
+from ..core.lowering import Branch
 from ..core.primitive import ZERO, Linear, Primitive
 from ..core.staging import stage
 from ..ops.create import instantiate_zeros
@@ -37,7 +38,7 @@ from .body import (
     stage_body,
 )
 from .derived import call_jaxpr, grown, live_jaxpr, per_jaxprs
-from .interpret import CONTROL_FLOW, execute, interpreter, typed_results
+from .interpret import execute, interpreter, typed_results
 
 __all__ = ["cond", "cond_p", "switch"]
 
@@ -400,7 +401,7 @@ cond_p = Primitive(
     jvp=_jvp,
     transpose=_transpose,
     batch=_batch,
-    lower=CONTROL_FLOW,
+    lower=Branch(),
     multiple_results=True,
     linearize=_linearize,
     forward=_forward,

@@ -15,14 +15,10 @@ import numpy as np
 
 from ..core.avals import ShapedArray
 from ..core.jaxpr import Atom, ClosedJaxpr, Jaxpr, Literal, Var, last_uses
-from ..core.lowering import Host
 from ..core.primitive import Primitive
 from ..core.trace import EVAL, STATE, Tracer, leaked
 
-__all__ = ["CONTROL_FLOW", "execute", "interpreter", "set_loop_executor", "typed_results"]
-
-CONTROL_FLOW = Host("loops and branches are interpreted by NumPy: they have no native form yet")
-"""How every primitive of control flow is compiled, said in one place."""
+__all__ = ["execute", "interpreter", "set_loop_executor", "typed_results"]
 
 
 class Interpreter:

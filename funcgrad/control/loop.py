@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from ..core.avals import ShapedArray
 from ..core.jaxpr import ClosedJaxpr, Jaxpr, Var
+from ..core.lowering import While
 from ..core.primitive import ZERO, NotLinear, Primitive
 from ..core.staging import stage
 from ..ops.elementwise import bitwise_and, select
@@ -26,7 +27,7 @@ from ..transforms.batch import batch_subtrace, move_batch
 from ..transforms.forward import instantiate, jvp_flat
 from .body import same_type
 from .derived import call_jaxpr, grown, per_jaxpr, per_jaxprs, without_constants
-from .interpret import CONTROL_FLOW, execute, interpreter, typed_results
+from .interpret import execute, interpreter, typed_results
 from .scan import chosen, either
 
 __all__ = ["while_p"]
@@ -310,7 +311,7 @@ while_p = Primitive(
     jvp=_jvp,
     transpose=NotLinear("how many steps it takes is not known"),
     batch=_batch,
-    lower=CONTROL_FLOW,
+    lower=While(),
     multiple_results=True,
     linearize=_linearize,
     forward=_forward,

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..core.avals import ShapedArray
 from ..core.jaxpr import ClosedJaxpr, Var, dependent
+from ..core.lowering import Scan
 from ..core.primitive import ZERO, Linear, Primitive
 from ..core.staging import stage
 from ..ops.create import instantiate_zeros
@@ -33,7 +34,7 @@ from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linear_function, linearize_flat
 from .body import same_type
 from .derived import call_jaxpr, grown, live_jaxpr, per_jaxpr, select_program, without_constants
-from .interpret import CONTROL_FLOW, execute, interpreter, typed_results
+from .interpret import execute, interpreter, typed_results
 
 __all__ = ["scan_p"]
 
@@ -528,7 +529,7 @@ scan_p = Primitive(
     jvp=_jvp,
     transpose=_transpose,
     batch=_batch,
-    lower=CONTROL_FLOW,
+    lower=Scan(),
     multiple_results=True,
     linearize=_linearize,
     forward=_forward,

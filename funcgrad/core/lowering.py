@@ -14,6 +14,7 @@ its name; a backend prints kernels and never sees a primitive. P primitives and 
 ``Contract``    ``dot_general`` by ``params["dimension_numbers"]``
 ``DynamicSlice``  a window at a computed start;  ``DynamicUpdate``  the same, written
 ``Gather``      read at computed indices;  ``Scatter``  write or accumulate at computed indices
+``Scan`` ``While`` ``Branch``  loops and branches: programs inside the program, by their jaxprs in ``params``
 ``Call``        the jaxpr ``params["jaxpr"]``, applied to the operands
 ``Inline``      a function of tracers written with other primitives, expanded before fusion
 ``Library``     a routine of a native library;  ``Host``  Python code, with the reason why
@@ -31,6 +32,7 @@ from .layout import Layout
 __all__ = [
     "ArgReduce",
     "Assemble",
+    "Branch",
     "Call",
     "Contract",
     "Cumulate",
@@ -45,8 +47,10 @@ __all__ = [
     "Piece",
     "Reduce",
     "Scalar",
+    "Scan",
     "Scatter",
     "View",
+    "While",
 ]
 
 
@@ -134,6 +138,23 @@ class Scatter:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """Operands ``(*consts, *carry, *xs)``; ``params``: ``jaxpr``, ``length``, ``reverse``, ``n_consts`` and
+    ``n_carry``."""
+
+
+@dataclass(frozen=True)
+class While:
+    """Operands ``(*cond_consts, *body_consts, *carry)``; ``params``: ``cond_jaxpr``, ``body_jaxpr``,
+    ``cond_nconsts``, ``body_nconsts``."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Operands ``(index, *operands)``; ``params``: ``branches``, one for each index; the index is clamped."""
+
+
+@dataclass(frozen=True)
 class Call:
     pass
 
@@ -167,6 +188,9 @@ Lowering = (
     | View
     | Generate
     | Assemble
+    | Scan
+    | While
+    | Branch
     | Call
     | Contract
     | Gather

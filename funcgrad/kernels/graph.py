@@ -109,7 +109,8 @@ class Value:
 
 @dataclass(eq=False)
 class Call:
-    """A routine of the runtime: ``kind`` is ``gemm``, ``host`` or ``library``."""
+    """A routine of the runtime: ``kind`` is ``gemm``, ``host``, or ``scan``, ``while`` or ``branch``, which own
+    programs (``data`` is then a ``nested.Control``). ``scratch`` is memory that it needs while it runs."""
 
     kind: str
     eqn: Eqn
@@ -117,6 +118,7 @@ class Call:
     shapes: tuple[tuple[int, ...], ...]
     outputs: tuple[Value, ...] = ()
     data: Any = None
+    scratch: Value | None = None
 
 
 @dataclass(eq=False)
@@ -220,6 +222,10 @@ class GraphBuilder:
         """A value of its own with the elements of ``ref``."""
         return self.map("copy", [ref], ref.value.dtype, ref.layout.shape)
 
+    def contiguous(self, ref: Ref) -> Ref:
+        """``ref`` if it lies in memory row-major without gaps (it may begin anywhere), else a copy that does."""
+        return ref if ref.layout.is_contiguous() and not ref.value.virtual else self.copy(ref)
+
     def fill(self, x: Any, aval: ShapedArray) -> Ref:
         return self.map("copy", [self.scalar(x, aval.dtype)], aval.dtype, aval.shape)
 
@@ -240,7 +246,10 @@ class GraphBuilder:
         self.flops += ref.layout.size
         return value
 
-    def call(self, kind: str, eqn: Eqn, operands: Sequence[Ref], data: Any = None) -> tuple[Ref, ...]:
+    def call(
+        self, kind: str, eqn: Eqn, operands: Sequence[Ref], data: Any = None, scratch: int = 0
+    ) -> tuple[Ref, ...]:  # fmt: skip
+        """A routine on operands in memory; ``scratch``: the bytes it needs while it runs."""
         call = Call(kind, eqn, tuple(operands), tuple([x.layout.shape for x in operands]), data=data)
         for ref in operands:
             ref.value.uses += 1
@@ -252,6 +261,9 @@ class GraphBuilder:
             value.call = call
             outs.append(value)
         call.outputs = tuple(outs)
+        if scratch:
+            call.scratch = Value("step", (scratch,), np.dtype(np.uint8), self.count)
+            self.count += 1
         return tuple([self.whole(x, v.aval.shape) for x, v in zip(outs, eqn.outvars, strict=True)])
 
 

@@ -7,7 +7,7 @@ that dies in the launch that makes it if it reads that operand element for eleme
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .assemble import Launch
@@ -39,10 +39,12 @@ def make_plan(
     outputs: Sequence[Value],
     constants: Sequence[Value],
     donated: Sequence[bool] = (),
+    heirs: Mapping[int, int] | None = None,
 ) -> MemoryPlan:
-    """``donated`` says of each input whether its memory may be overwritten by an output of the same type."""
+    """``donated`` says of each input whether its memory may be overwritten by an output of the same type; ``heirs``,
+    where given, of an output the one input whose memory it may take."""
     slots = {v.index: k for k, v in enumerate((*inputs, *outputs, *constants))}
-    donations, written_over = _donations(steps, inputs, outputs, donated)
+    donations, written_over = _donations(steps, inputs, outputs, donated, heirs)
     last: dict[int, int] = {}
     order: list[tuple[int, Value]] = []
     for number, step in enumerate(steps):
@@ -86,7 +88,11 @@ def make_plan(
 
 
 def _donations(
-    steps: Sequence[Launch | Call], inputs: Sequence[Value], outputs: Sequence[Value], donated: Sequence[bool]
+    steps: Sequence[Launch | Call],
+    inputs: Sequence[Value],
+    outputs: Sequence[Value],
+    donated: Sequence[bool],
+    heirs: Mapping[int, int] | None,
 ) -> tuple[dict[int, int], set[int]]:
     """Which outputs take over which donated inputs, and the steps in which they do."""
     given = {v.index: k for k, (v, gives) in enumerate(zip(inputs, donated, strict=False)) if gives}
@@ -112,6 +118,7 @@ def _donations(
         dying = [
             v for v in inputs
             if v.index in given and v.index not in kept and v.dtype == value.dtype and last.get(v.index) == made_in
+            and (heirs is None or heirs.get(k) == given[v.index])
         ]  # fmt: skip
         heir = _takes_over(maker, value, dying, taken)
         if heir is not None:
@@ -124,7 +131,8 @@ def touched(step: Launch | Call) -> list[tuple[Value, bool]]:
     """The values a step uses, and whether it writes them."""
     if isinstance(step, Launch):
         return [(x.value, x.stored) for x in step.accesses]
-    return [(x.value, False) for x in step.operands] + [(x, True) for x in step.outputs]
+    uses = [(x.value, False) for x in step.operands] + [(x, True) for x in step.outputs]
+    return uses if step.scratch is None else [*uses, (step.scratch, True)]
 
 
 def _takes_over(launch: Launch, value: Value, dying: Sequence[Value], taken: set[int]) -> Value | None:

@@ -19,6 +19,7 @@ from ..core.staging import stage
 from ..util import prod
 from .affine import Walk, compose
 from .graph import INDEX, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
+from .nested import lower_branch, lower_scan, lower_while
 
 __all__ = ["RULES", "identity_of"]
 
@@ -503,12 +504,7 @@ def constant(b: GraphBuilder, x: Any) -> Ref:
 
 
 def _host(b: GraphBuilder, eqn: Eqn, lower: Any, refs: list[Ref]) -> tuple[Ref, ...]:
-    return b.call("host", eqn, [contiguous(b, x) for x in refs])
-
-
-def contiguous(b: GraphBuilder, ref: Ref) -> Ref:
-    """A ref that lies in memory row-major without gaps (it may begin anywhere)."""
-    return ref if ref.layout.is_contiguous() and not ref.value.virtual else b.copy(ref)
+    return b.call("host", eqn, [b.contiguous(x) for x in refs])
 
 
 RULES: dict[type, Callable[..., Any]] = {
@@ -523,6 +519,9 @@ RULES: dict[type, Callable[..., Any]] = {
     L.DynamicUpdate: _dynamic_update,
     L.Gather: _gather,
     L.Scatter: _scatter,
+    L.Scan: lower_scan,
+    L.While: lower_while,
+    L.Branch: lower_branch,
     L.Contract: _contract,
     L.Inline: _inline,
     L.Host: _host,

@@ -37,10 +37,11 @@ from typing import Any
 
 import numpy as np
 
+from funcgrad.kernels.nested import FRAME_HEADER
 from funcgrad.runtime import memory, threads
 from funcgrad.runtime.compile import compile_runtime
 
-__all__ = ["ARRAY", "SCALAR", "Program", "Step"]
+__all__ = ["ARRAY", "HEADER_WORDS", "SCALAR", "Program", "Step", "python_api", "run_address"]
 
 ARRAY = 0
 """Kind of an input that comes as an np.ndarray."""
@@ -49,8 +50,8 @@ SCALAR = 1
 
 KERNEL = 0
 _ROW_WORDS = 8
-_HEADER_WORDS = 8
-_ROWS, _COUNT, _INPUTS, _OUTPUTS, _KINDS, _POOL, _GIL, _STATUS = range(_HEADER_WORDS)
+HEADER_WORDS = FRAME_HEADER
+_ROWS, _COUNT, _INPUTS, _OUTPUTS, _KINDS, _POOL, _GIL, _STATUS = range(HEADER_WORDS)
 _OBJECT_HEADER = object.__basicsize__
 _KEPT_FRAMES = 16
 _KEPT_ARENA = 1 << 20  # a frame with a larger arena gives it back to the common pool after each call
@@ -60,6 +61,7 @@ _FUNCTIONS = (
     "PyEval_SaveThread",
     "PyEval_RestoreThread",
     "PyErr_Occurred",
+    "PyErr_CheckSignals",
     "PyGILState_Ensure",
     "PyGILState_Release",
     "PyTuple_New",
@@ -73,7 +75,7 @@ API = {name: 8 * i for i, name in enumerate((*_FUNCTIONS, "ndarray", "run"))}
 _RUN = f"""
 def run(frame):
     rows = load(frame + {8 * _ROWS})
-    slots = frame + {8 * _HEADER_WORDS}
+    slots = frame + {8 * HEADER_WORDS}
     cell = load(frame + {8 * _POOL})
     for i in range(load(frame + {8 * _COUNT})):
         row = rows + i * {8 * _ROW_WORDS}
@@ -114,7 +116,7 @@ def entry(self, args, nargs):
             if load(item + {_OBJECT_HEADER - 8}) != array_type:
                 return call1(load(api + {API["PyLong_FromLong"]}), -2 - i)
             address = load(address)
-        store(frame + 8 * ({_HEADER_WORDS} + i), address)
+        store(frame + 8 * ({HEADER_WORDS} + i), address)
     store(frame + {8 * _STATUS}, 0)
     if load(frame + {8 * _GIL}) != 0:
         status = call1(load(api + {API["run"]}), frame)
@@ -216,7 +218,7 @@ def _portable_entry() -> Callable[..., int]:
             else:
                 arg = np.array(arg)
                 kept.append(arg)
-            frame[_HEADER_WORDS + i] = arg.ctypes.data
+            frame[HEADER_WORDS + i] = arg.ctypes.data
         frame[_STATUS] = 0
         return run(frame.ctypes.data)
 
@@ -231,7 +233,8 @@ class Step:
     """One call of a kernel: its address, its table of integers, the extent and grain of its parallel axis.
 
     `grain` 0: always on the calling thread. `checks`: look at the status word afterwards (host steps).
-    `keep`: whatever must live as long as the address (a callback object).
+    `keep`: whatever must live as long as the address (a callback object). `parallel`: it has loops over the thread
+    pool inside.
     """
 
     address: int
@@ -240,6 +243,7 @@ class Step:
     grain: int = 0
     checks: bool = False
     keep: Any = None
+    parallel: bool = False
 
 
 class Program:
@@ -259,14 +263,14 @@ class Program:
         "_keep",
         "_keeps_arena",
         "_kinds",
-        "_parallel",
         "_rows",
         "_slots",
-        "_template",
-        "_temporaries",
         "n_inputs",
         "n_outputs",
+        "parallel",
         "steps",
+        "template",
+        "temporaries",
     )
 
     def __init__(
@@ -291,14 +295,14 @@ class Program:
         self._constants = tuple(constants)
         self._kinds = np.array([*kinds, 0], np.int64)
         self._rows, self._ints = _table(self.steps)
-        self._temporaries = np.array(temporaries, np.int64)
+        self.temporaries = np.array(temporaries, np.int64)
         self._arena_bytes = arena_bytes
         self._keeps_arena = arena_bytes <= _KEPT_ARENA
-        self._parallel = any(0 < step.grain < step.extent for step in self.steps)
+        self.parallel = any(step.parallel or 0 < step.grain < step.extent for step in self.steps)
         self._entry = _entry()
         self._free: list[np.ndarray] = []
-        self._slots = n_inputs + n_outputs + len(self._constants) + len(self._temporaries)
-        self._template = self._make_template(release_gil)
+        self._slots = n_inputs + n_outputs + len(self._constants) + len(self.temporaries)
+        self.template = self._make_template(release_gil)
 
     def __call__(self, inputs: Sequence[Any], outputs: Sequence[np.ndarray]) -> None:
         """Run: `inputs` as `input_kinds` says, `outputs` arrays to be written. Raises what a host step
@@ -307,7 +311,7 @@ class Program:
             frame = self._free.pop()
         except IndexError:
             frame = self._new_frame()
-        if self._parallel:
+        if self.parallel:
             threads.start()
         arena = None if self._keeps_arena else self._lend_arena(frame)
         status = self._entry(frame, *inputs, *outputs)
@@ -318,7 +322,7 @@ class Program:
             self._free.append(frame)
 
     def _make_template(self, release_gil: bool) -> np.ndarray:
-        template = np.zeros(_HEADER_WORDS + self._slots, np.int64)
+        template = np.zeros(HEADER_WORDS + self._slots, np.int64)
         template[_ROWS] = self._rows.ctypes.data
         template[_COUNT] = len(self.steps)
         template[_INPUTS] = self.n_inputs
@@ -326,23 +330,23 @@ class Program:
         template[_KINDS] = self._kinds.ctypes.data
         template[_POOL] = threads.pool_cell.ctypes.data
         template[_GIL] = not release_gil
-        first = _HEADER_WORDS + self.n_inputs + self.n_outputs
+        first = HEADER_WORDS + self.n_inputs + self.n_outputs
         template[first : first + len(self._constants)] = [c.ctypes.data for c in self._constants]
         return template
 
     def _new_frame(self) -> np.ndarray:
         """Header and slots, and behind them, on a cache line, the arena (if it is of a size to be kept)."""
-        words = -(-len(self._template) // 8) * 8
+        words = -(-len(self.template) // 8) * 8
         block = memory.aligned(8 * words + (self._arena_bytes if self._keeps_arena else 0))
-        frame = block[: 8 * len(self._template)].view(np.int64)
-        frame[:] = self._template
-        if len(self._temporaries) and self._keeps_arena:
-            frame[-len(self._temporaries) :] = self._temporaries + (block.ctypes.data + 8 * words)
+        frame = block[: 8 * len(self.template)].view(np.int64)
+        frame[:] = self.template
+        if len(self.temporaries) and self._keeps_arena:
+            frame[-len(self.temporaries) :] = self.temporaries + (block.ctypes.data + 8 * words)
         return frame
 
     def _lend_arena(self, frame: np.ndarray) -> np.ndarray:
         arena = memory.empty((self._arena_bytes,), np.dtype(np.uint8))
-        frame[-len(self._temporaries) :] = self._temporaries + arena.ctypes.data
+        frame[-len(self.temporaries) :] = self.temporaries + arena.ctypes.data
         return arena
 
     def _raise(self, status: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:

@@ -76,12 +76,46 @@ def _atomic_swap_if(body: Body, address: Scalar, old: Scalar, new: Scalar) -> Sc
     return Scalar(body, I64, body.builder.zext(body.builder.extract_value(pair, 1), body.ir.IntType(64)))
 
 
-def _pause(body: Body) -> None:
-    """Tell the CPU that this is a waiting loop."""
+def _copy_memory(body: Body, target: Scalar, source: Scalar, nbytes: Scalar) -> None:
+    """``copy_memory(target, source, nbytes)``; the two may not overlap, unless they are the same."""
+    ir = body.ir
+    kinds = [ir.PointerType(), ir.PointerType(), ir.IntType(64)]
+    move = body.module.declare_intrinsic("llvm.memmove", kinds)
+    pointers = [body.builder.inttoptr(x.value, ir.PointerType()) for x in (target, source)]
+    body.builder.call(move, [*pointers, nbytes.value, ir.IntType(1)(0)])
+
+
+def _load_byte(body: Body, address: Scalar) -> Scalar:
+    """The byte at an address, as a number from 0 to 255."""
+    value = body.builder.load(_pointer(body, address, 8))
+    return Scalar(body, I64, body.builder.zext(value, body.ir.IntType(64)))
+
+
+def _fail(body: Body, slots: Scalar) -> None:
+    """``fail(slots)``: set the program's status, the word before its slots; the executor stops there."""
+    status = body.builder.sub(slots.value, slots.value.type(8))
+    body.builder.store(status.type(1), _pointer(body, Scalar(body, I64, status)))
+
+
+def _cycles(body: Body) -> Scalar:
+    """A clock, of the order of the CPU's."""
+    ir, builder = body.ir, body.builder
+    kind = ir.FunctionType(ir.IntType(64), [])
+    if _machine() in ("x86_64", "i686"):
+        return Scalar(body, I64, builder.call(body.module.declare_intrinsic("llvm.readcyclecounter", fnty=kind), []))
+    ticks = builder.call(body.module.declare_intrinsic("llvm.readsteadycounter", fnty=kind), [])
+    return Scalar(body, I64, builder.shl(ticks, ticks.type(5)))
+
+
+def _machine() -> str:
     import llvmlite.binding as llvm
 
-    ir, builder = body.ir, body.builder
-    machine = llvm.get_process_triple().partition("-")[0]
+    return llvm.get_process_triple().partition("-")[0]
+
+
+def _pause(body: Body) -> None:
+    """Tell the CPU that this is a waiting loop."""
+    ir, builder, machine = body.ir, body.builder, _machine()
     if machine in ("x86_64", "i686"):
         kind = ir.FunctionType(ir.VoidType(), [])
         builder.call(body.module.declare_intrinsic("llvm.x86.sse2.pause", fnty=kind), [])
@@ -106,6 +140,10 @@ INTRINSICS: Final[dict[str, Instruction]] = {
         _integers("atomic_add", _atomic_add, 2),
         _integers("atomic_swap_if", _atomic_swap_if, 3),
         _integers("pause", _pause, 0, returns=False),
+        _integers("load_byte", _load_byte, 1),
+        _integers("copy_memory", _copy_memory, 3, returns=False),
+        _integers("fail", _fail, 1, returns=False),
+        _integers("cycles", _cycles, 0),
         _integers("call_kernel", _call_kernel, 5, returns=False),
         *[_integers(f"call{n}", _call, 1 + n) for n in range(_MOST_ARGUMENTS + 1)],
     )

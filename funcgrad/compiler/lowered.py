@@ -1,0 +1,120 @@
+"""Programs as kernels' texts, before machine code is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ..codegen.cpu import kernel_source
+from ..codegen.scalar import native
+from ..core.jaxpr import ClosedJaxpr
+from ..kernels.assemble import Launch
+from ..kernels.fuse import form_groups
+from ..kernels.graph import Call, Graph, build_graph
+from ..kernels.ir import Kernel, check_kernel
+from ..kernels.nested import Control
+from ..kernels.pipeline import build_steps
+from ..kernels.plan import MemoryPlan, make_plan
+from ..kernels.rules import RULES
+
+__all__ = ["Lowered", "Stages", "lower_jaxpr"]
+
+
+@dataclass(eq=False)
+class Stages:
+    """The steps of one program, in order, with their texts: of a kernel its source, else nothing. ``inner`` holds, by
+    the number of a step, the programs that it owns."""
+
+    graph: Graph
+    steps: list[Launch | Call]
+    plan: MemoryPlan
+    sources: list[str]
+    inner: dict[int, list[Stages]] = field(default_factory=dict)
+
+    def running(self) -> Iterator[tuple[int, Launch | Call]]:
+        """The steps that do anything, with their numbers."""
+        return ((k, step) for k, step in enumerate(self.steps) if k not in self.plan.elided)
+
+    def launches(self) -> Iterator[tuple[Launch, str]]:
+        """All kernels that run, with their sources; those of inner programs in their places."""
+        for k, step in self.running():
+            if isinstance(step, Launch):
+                yield step, self.sources[k]
+            for program in self.inner.get(k, ()):
+                yield from program.launches()
+
+    def as_text(self) -> str:
+        """The kernels in the order in which they run, each as the Python source that is compiled."""
+        parts = []
+        for k, (step, source) in enumerate(zip(self.steps, self.sources, strict=True)):
+            if isinstance(step, Launch):
+                parts.append(source)
+                continue
+            parts.append(f"# {step.kind}{_title(step)}\n")
+            for number, program in enumerate(self.inner.get(k, ())):
+                text = program.as_text()
+                parts.append(
+                    "".join([f"    {line}".rstrip() + "\n" for line in (_name(step, number), *text.split("\n"))])
+                )
+        return "\n".join(parts)
+
+
+def _title(call: Call) -> str:
+    if not isinstance(call.data, Control):
+        return f" {call.eqn.primitive}"
+    return f" {call.data.length} times" if call.data.length >= 0 else ""
+
+
+def _name(call: Call, number: int) -> str:
+    names = {"scan": ["body"], "while": ["condition", "body"]}.get(call.kind)
+    return f"# {names[number] if names else f'branch {number}'}"
+
+
+@dataclass(eq=False)
+class Lowered:
+    """Everything of a program that is known before machine code is made."""
+
+    closed: ClosedJaxpr
+    stages: Stages
+
+    @property
+    def graph(self) -> Graph:
+        return self.stages.graph
+
+    @property
+    def steps(self) -> list[Launch | Call]:
+        return self.stages.steps
+
+    @property
+    def sources(self) -> list[str]:
+        return self.stages.sources
+
+    def as_text(self) -> str:
+        """The kernels in the order in which they run, each as the Python source that is compiled."""
+        return self.stages.as_text()
+
+
+def lower_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = ()) -> Lowered:
+    """The kernels of a program, as text, without compiling them.
+
+    ``donated``: for each input, whether an output may be written over it.
+    """
+    graph = build_graph(closed, RULES, native)
+    steps = build_steps(graph, form_groups(graph))
+    plan = make_plan(steps, graph.inputs, graph.outputs, [v for v, _ in graph.constants], donated)
+    return Lowered(closed, _print(graph, steps, plan, {}))
+
+
+def _print(graph: Graph, steps: list[Launch | Call], plan: MemoryPlan, known: dict[Kernel, str]) -> Stages:
+    stages = Stages(graph, steps, plan, [])
+    for number, step in enumerate(steps):
+        source = ""
+        if isinstance(step, Launch):
+            source = known.get(step.kernel) or ""
+            if not source:
+                check_kernel(step.kernel)
+                source = known[step.kernel] = kernel_source(step.kernel)
+        elif isinstance(step.data, Control):
+            stages.inner[number] = [_print(p.graph, p.steps, p.plan, known) for p in step.data.programs]
+        stages.sources.append(source)
+    return stages

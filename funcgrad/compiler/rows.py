@@ -1,0 +1,138 @@
+"""Steps as rows of a program: addresses, integer tables, and the programs of loops and branches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core.avals import ShapedArray
+from ..core.layout import Layout
+from ..kernels.assemble import Launch
+from ..kernels.graph import Call, Ref
+from ..kernels.nested import Control, Nested
+from ..kernels.plan import MemoryPlan
+from ..runtime.control import CarriedSlots, Inner, MovingSlot, branch_step, scan_step, while_step
+from ..runtime.executor import ARRAY, SCALAR, Program, Step
+from ..runtime.host import Operand, host_step
+from ..runtime.libraries import Matrix, gemm_step
+from .lowered import Stages
+
+__all__ = ["program_of"]
+
+SLICE_NANOSECONDS = 15_000
+"""Work below which a slice is not worth a thread."""
+
+
+def program_of(stages: Stages, addresses: Mapping[str, int], in_avals: Sequence[ShapedArray]) -> Program:
+    """A program ready to run; ``addresses`` gives the machine code of each kernel's source."""
+    graph, plan = stages.graph, stages.plan
+    return Program(
+        [_row(stages, number, step, addresses) for number, step in stages.running()],
+        len(graph.inputs),
+        len(graph.outputs),
+        [np.ascontiguousarray(x, v.dtype) for v, x in graph.constants],
+        plan.offsets,
+        plan.arena_bytes,
+        [ARRAY if a.shape else SCALAR for a in in_avals],
+    )
+
+
+def _row(stages: Stages, number: int, step: Launch | Call, addresses: Mapping[str, int]) -> Step:
+    plan = stages.plan
+    if isinstance(step, Launch):
+        return _launch_row(step, addresses[stages.sources[number]], plan)
+    if isinstance(step.data, Control):
+        return _control_row(step, plan, stages.inner[number], addresses)
+    return _gemm_row(step, plan) if step.kind == "gemm" else _host_row(step, plan)
+
+
+def _launch_row(launch: Launch, address: int, plan: MemoryPlan) -> Step:
+    ints = list(launch.ints)
+    for k, access in enumerate(launch.accesses):
+        ints[k] = plan.slots[access.value.index]
+    fallible = any([x.role == "scratch" for x in launch.kernel.operands])  # its memory may not be had
+    return Step(address, ints, launch.extent, _grain(launch), checks=fallible)
+
+
+def _grain(launch: Launch) -> int:
+    """The shortest slice of the parallel axis worth a thread; 0: run it on the calling thread."""
+    if launch.serial or launch.extent < 2:
+        return 0
+    nanoseconds = launch.operations / 4 + launch.nbytes / 10
+    if nanoseconds < 2 * SLICE_NANOSECONDS:
+        return 0
+    return max(1, round(SLICE_NANOSECONDS * launch.extent / nanoseconds))
+
+
+def _gemm_row(call: Call, plan: MemoryPlan) -> Step:
+    batch, m, n, k = call.data
+    out = call.outputs[0]
+    left, right = (_matrix(x, plan, shape) for x, shape in zip(call.operands, ((m, k), (k, n)), strict=True))
+    product = Ref(out, Layout.contiguous((batch, m, n)))
+    return gemm_step(out.dtype, left, right, _matrix(product, plan, (m, n)), batch)
+
+
+def _matrix(ref: Ref, plan: MemoryPlan, shape: tuple[int, int]) -> Matrix:
+    size, layout = ref.value.dtype.itemsize, ref.layout
+    step, down, right = (s * size for s in layout.strides)
+    return Matrix(plan.slots[ref.value.index], shape, (down, right), layout.offset * size, step)
+
+
+def _host_row(call: Call, plan: MemoryPlan) -> Step:
+    primitive, params = call.eqn.primitive, call.eqn.params
+
+    def run(*arrays: np.ndarray) -> Any:
+        return primitive.impl(*[x if x.ndim else x[()] for x in arrays], **params)
+
+    inputs = [_host_operand(x, shape, plan) for x, shape in zip(call.operands, call.shapes, strict=True)]
+    outputs = [
+        Operand(plan.slots[x.index], v.aval.shape, v.aval.dtype)
+        for x, v in zip(call.outputs, call.eqn.outvars, strict=True)
+    ]
+    return host_step(run, inputs, outputs, primitive.name)
+
+
+def _host_operand(ref: Ref, shape: Sequence[int], plan: MemoryPlan) -> Operand:
+    value = ref.value
+    return Operand(plan.slots[value.index], tuple(shape), value.dtype, ref.layout.offset * value.dtype.itemsize)
+
+
+# control flow -----------------------------------------------------------------------------------------------------
+
+
+def _control_row(call: Call, plan: MemoryPlan, programs: Sequence[Stages], addresses: Mapping[str, int]) -> Step:
+    control: Control = call.data
+    inner = [
+        _inner(call, plan, nested, program_of(stages, addresses, [v.aval for v in nested.closed.jaxpr.invars]))
+        for nested, stages in zip(control.programs, programs, strict=True)
+    ]
+    assert call.scratch is not None
+    scratch = plan.slots[call.scratch.index]
+    if call.kind == "branch":
+        return branch_step(scratch, _place(call, plan, 0), inner)
+    carried = [
+        CarriedSlots(
+            c.reads, c.writes, c.tests, *_place(call, plan, c.operand), _place(call, plan, -1 - c.result)[0],
+            c.second, c.nbytes, c.in_place,
+        )
+        for c in control.carried
+    ]  # fmt: skip
+    if call.kind == "while":
+        return while_step(scratch, inner[0], inner[1], control.condition, carried)
+    moving = [MovingSlot(m.buffer, _place(call, plan, m.of)[0], m.first, m.step) for m in control.moving]
+    return scan_step(scratch, inner[0], control.length, carried, moving)
+
+
+def _inner(call: Call, plan: MemoryPlan, nested: Nested, program: Program) -> Inner:
+    links = [(buffer, *_place(call, plan, of)) for buffer, of in nested.fixed]
+    return Inner(program, nested.frame, nested.arena, links)
+
+
+def _place(call: Call, plan: MemoryPlan, of: int) -> tuple[int, int]:
+    """Slot and byte offset of operand ``of`` of a step, or of its result ``-1 - of``."""
+    if of < 0:
+        return plan.slots[call.outputs[-1 - of].index], 0
+    value, layout = call.operands[of]
+    return plan.slots[value.index], layout.offset * value.dtype.itemsize
