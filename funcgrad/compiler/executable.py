@@ -66,7 +66,7 @@ class Executable:
         if stage == "source":
             return self.lowered.as_text()
         if stage == "kernels":
-            return "\n\n".join([str(x.kernel) for x, _ in self.lowered.stages.launches()])
+            return "\n\n".join([str(x.kernel) for x in self.lowered.stages.launches()])
         distinct = {k.key: k for k in self.kernels}.values()
         if stage == "llvm":
             return "\n".join([k.llvm() for k in distinct])
@@ -86,7 +86,7 @@ class Executable:
 
     def cost_analysis(self) -> dict[str, int]:
         """Scalar operations, bytes moved by the kernels, launches, and how many distinct kernels these are."""
-        launches = [x for x, _ in self.lowered.stages.launches()]
+        launches = list(self.lowered.stages.launches())
         return {
             "flops": self.lowered.graph.flops,
             "bytes_accessed": sum([s.nbytes for s in launches]),
@@ -103,7 +103,7 @@ def compile_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = (), compiler: s
     if compiler not in COMPILERS:
         raise ValueError(f"compiler must be one of {', '.join(map(repr, COMPILERS))}, not {compiler!r}")
     lowered = lower_jaxpr(closed, donated)
-    sources = [source for _, source in lowered.stages.launches()]
+    sources = list(lowered.stages.texts())
     kernels = COMPILERS[compiler](sources)
     addresses = {source: kernel.address for source, kernel in zip(sources, kernels, strict=True)}
     program = program_of(lowered.stages, addresses, closed.in_avals)

@@ -6,18 +6,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..codegen.cpu import kernel_source
+from ..codegen.registers import register_loop
 from ..codegen.scalar import native
 from ..core.jaxpr import ClosedJaxpr
 from ..kernels.assemble import Launch
 from ..kernels.fuse import form_groups
 from ..kernels.graph import Call, Graph, build_graph
 from ..kernels.ir import Kernel, check_kernel
-from ..kernels.nested import Control
+from ..kernels.nested import Control, Registers
 from ..kernels.pipeline import build_steps
 from ..kernels.plan import MemoryPlan, make_plan
 from ..kernels.rules import RULES
 
 __all__ = ["Lowered", "Stages", "lower_jaxpr"]
+
+
+class _Cpu:
+    """The CPU's code generator, as the graph builder asks it."""
+
+    native = staticmethod(native)
+    register_loop = staticmethod(register_loop)
 
 
 @dataclass(eq=False)
@@ -35,19 +43,27 @@ class Stages:
         """The steps that do anything, with their numbers."""
         return ((k, step) for k, step in enumerate(self.steps) if k not in self.plan.elided)
 
-    def launches(self) -> Iterator[tuple[Launch, str]]:
-        """All kernels that run, with their sources; those of inner programs in their places."""
+    def launches(self) -> Iterator[Launch]:
+        """All loop nests that run; those of inner programs in their places."""
         for k, step in self.running():
             if isinstance(step, Launch):
-                yield step, self.sources[k]
+                yield step
             for program in self.inner.get(k, ()):
                 yield from program.launches()
+
+    def texts(self) -> Iterator[str]:
+        """The sources of all kernels that run, in order; those of inner programs in their places."""
+        for k, _ in self.running():
+            if self.sources[k]:
+                yield self.sources[k]
+            for program in self.inner.get(k, ()):
+                yield from program.texts()
 
     def as_text(self) -> str:
         """The kernels in the order in which they run, each as the Python source that is compiled."""
         parts = []
         for k, (step, source) in enumerate(zip(self.steps, self.sources, strict=True)):
-            if isinstance(step, Launch):
+            if isinstance(step, Launch) or source:
                 parts.append(source)
                 continue
             parts.append(f"# {step.kind}{_title(step)}\n")
@@ -99,7 +115,7 @@ def lower_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = ()) -> Lowered:
 
     ``donated``: for each input, whether an output may be written over it.
     """
-    graph = build_graph(closed, RULES, native)
+    graph = build_graph(closed, RULES, _Cpu())
     steps = build_steps(graph, form_groups(graph))
     plan = make_plan(steps, graph.inputs, graph.outputs, [v for v, _ in graph.constants], donated)
     return Lowered(closed, _print(graph, steps, plan, {}))
@@ -114,6 +130,8 @@ def _print(graph: Graph, steps: list[Launch | Call], plan: MemoryPlan, known: di
             if not source:
                 check_kernel(step.kernel)
                 source = known[step.kernel] = kernel_source(step.kernel)
+        elif isinstance(step.data, Registers):
+            source = step.data.loop.source
         elif isinstance(step.data, Control):
             stages.inner[number] = [_print(p.graph, p.steps, p.plan, known) for p in step.data.programs]
         stages.sources.append(source)

@@ -9,11 +9,11 @@ import numpy as np
 
 from ..core.avals import ShapedArray
 from ..core.layout import Layout
-from ..kernels.assemble import Launch
+from ..kernels.assemble import Launch, const_bits
 from ..kernels.graph import Call, Ref
-from ..kernels.nested import Control, Nested
+from ..kernels.nested import Control, Nested, Registers
 from ..kernels.plan import MemoryPlan
-from ..runtime.control import CarriedSlots, Inner, MovingSlot, branch_step, scan_step, while_step
+from ..runtime.control import CarriedSlots, Inner, MovingSlot, branch_step, scan_step, sliced_step, while_step
 from ..runtime.executor import ARRAY, SCALAR, Program, Step
 from ..runtime.host import Operand, host_step
 from ..runtime.libraries import Matrix, gemm_step
@@ -45,6 +45,8 @@ def _row(stages: Stages, number: int, step: Launch | Call, addresses: Mapping[st
         return _launch_row(step, addresses[stages.sources[number]], plan)
     if isinstance(step.data, Control):
         return _control_row(step, plan, stages.inner[number], addresses)
+    if isinstance(step.data, Registers):
+        return _registers_row(step, plan, addresses[stages.sources[number]])
     return _gemm_row(step, plan) if step.kind == "gemm" else _host_row(step, plan)
 
 
@@ -123,6 +125,18 @@ def _control_row(call: Call, plan: MemoryPlan, programs: Sequence[Stages], addre
         return while_step(scratch, inner[0], inner[1], control.condition, carried)
     moving = [MovingSlot(m.buffer, _place(call, plan, m.of)[0], m.first, m.step) for m in control.moving]
     return scan_step(scratch, inner[0], control.length, carried, moving)
+
+
+def _registers_row(call: Call, plan: MemoryPlan, address: int) -> Step:
+    data: Registers = call.data
+    slots = [_place(call, plan, k)[0] for k, _, _ in data.places]
+    offsets, steps = [x[1] for x in data.places], [x[2] for x in data.places]
+    scratch = -1
+    if call.scratch is not None:
+        scratch = plan.slots[call.scratch.index]
+        slots, offsets, steps = [*slots, scratch], [*offsets, 0], [*steps, 0]
+    constants = [const_bits(x, False) for x in data.loop.constants]
+    return sliced_step(address, [*slots, *offsets, *steps, *constants], data.length, scratch)
 
 
 def _inner(call: Call, plan: MemoryPlan, nested: Nested, program: Program) -> Inner:

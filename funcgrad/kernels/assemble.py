@@ -30,7 +30,7 @@ from .ir import (
 )
 from .schedule import RECOMPUTE_WEIGHT, Plan, StagePlan, schedule
 
-__all__ = ["Launch", "assemble"]
+__all__ = ["Launch", "assemble", "const_bits"]
 
 _TEXT_NUMBERS = (0, 1, -1, 2, 0.5)
 

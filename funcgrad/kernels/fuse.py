@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .affine import Walk, contiguous_strides, split_padded, split_walk
-from .graph import CHEAP_WEIGHT, INLINED_KINDS, Call, Graph, Value
+from .graph import ALONE, CHEAP_WEIGHT, INLINED_KINDS, Call, Graph, Value
 from .ir import TILE
 
 __all__ = ["Group", "embedded", "form_groups", "inlines", "is_local", "member_walks"]
@@ -234,7 +234,7 @@ class Grouper:
             array = value.home.value
             earliest = max([p.group for p in array.parts if p is not value and p.group >= 0], default=-1) + 1
         group = None
-        if value.kind != "put":
+        if value.kind != "put" and value.mode != ALONE:
             for candidate in self.candidates(value):
                 if candidate.number >= earliest and self.compatible(value, candidate) and self._try(value, candidate):
                     group = candidate

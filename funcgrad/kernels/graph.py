@@ -19,9 +19,10 @@ The kinds of values:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from ..core.jaxpr import ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from ..core.layout import Layout
 from ..util import prod
 
-__all__ = ["Call", "Graph", "Ref", "Value"]
+__all__ = ["Backend", "Call", "Graph", "Ref", "Value"]
 
 HEAVY = frozenset(
     [
@@ -49,6 +50,8 @@ INLINED_KINDS = ("map", "padded", "window")
 """The values that can be computed on the spot where they are used."""
 _PARAMS = {"integer_pow": ("y",)}
 INDEX = np.dtype(np.int64)
+ALONE = -1
+"""The ``mode`` of a copy that gets a kernel of its own, so that it can be left out if its memory can be taken over."""
 
 
 class Ref(NamedTuple):
@@ -109,8 +112,9 @@ class Value:
 
 @dataclass(eq=False)
 class Call:
-    """A routine of the runtime: ``kind`` is ``gemm``, ``host``, or ``scan``, ``while`` or ``branch``, which own
-    programs (``data`` is then a ``nested.Control``). ``scratch`` is memory that it needs while it runs."""
+    """A routine of the runtime: ``kind`` is ``gemm``, ``host``, ``scan``, ``while`` or ``branch``, which own programs
+    (``data`` is then a ``nested.Control``), or ``registers``, a loop that is one kernel (``nested.Registers``).
+    ``scratch`` is memory that it needs while it runs."""
 
     kind: str
     eqn: Eqn
@@ -140,22 +144,40 @@ def squeeze(layout: Layout) -> Layout:
     return Layout(tuple([layout.shape[a] for a in keep]), tuple([layout.strides[a] for a in keep]), layout.offset)
 
 
+class Backend(Protocol):
+    """What the code generator can do."""
+
+    def native(
+        self, fn: str, sources: Sequence[np.dtype[Any]], dtype: np.dtype[Any], params: Sequence[tuple[str, Any]]
+    ) -> bool:
+        """Whether it knows a scalar function on operands of these dtypes."""
+
+    def register_loop(self, eqn: Eqn) -> Any:
+        """A loop as one kernel with everything in registers, or None."""
+
+
 class GraphBuilder:
     """Reads equations one by one; ``emit_*`` are what the lowering rules are written with."""
 
-    def __init__(self, native: Callable[..., bool], rules: dict[type, Callable[..., Any]]) -> None:
-        self.native = native
+    def __init__(self, backend: Backend, rules: dict[type, Callable[..., Any]]) -> None:
+        self.backend = backend
+        self.native = backend.native
         self.rules = rules
         self.constants: list[tuple[Value, Any]] = []
         self.order: list[Value | Call] = []
         self.env: dict[Var, Ref] = {}
         self.count = 0
         self.flops = 0
+        self.once: set[Var] = set()
+        """The variables that one equation, and nothing else, reads."""
         self._scalars: dict[tuple[str, bytes], Value] = {}
 
     def run(self, jaxpr: Jaxpr, inputs: Sequence[Ref]) -> list[Ref]:
         """The results of a jaxpr's equations, given its constants and inputs."""
         self.env.update(zip((*jaxpr.constvars, *jaxpr.invars), inputs, strict=True))
+        counts = Counter([a for e in jaxpr.eqns for a in e.invars if type(a) is Var])
+        counts.update([a for a in jaxpr.outvars if type(a) is Var] * 2)
+        self.once.update([v for v, n in counts.items() if n == 1])
         for eqn in jaxpr.eqns:
             lower = eqn.primitive.lower
             rule = self.rules.get(type(lower))
@@ -271,11 +293,10 @@ def squeeze_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple([n for n in shape if n != 1]) if 1 in shape else shape
 
 
-def build_graph(closed: ClosedJaxpr, rules: dict[type, Callable[..., Any]], native: Callable[..., bool]) -> Graph:
-    """The values of a program; ``rules`` says per lowering type how an equation becomes values, and
-    ``native(fn, operand dtypes, dtype, params)`` which scalar functions the code generator knows."""
+def build_graph(closed: ClosedJaxpr, rules: dict[type, Callable[..., Any]], backend: Backend) -> Graph:
+    """The values of a program; ``rules`` says per lowering type how an equation becomes values."""
     jaxpr = closed.jaxpr
-    b = GraphBuilder(native, rules)
+    b = GraphBuilder(backend, rules)
     inputs, refs = [], []
     for v in jaxpr.invars:
         value = b.new("input", squeeze_shape(v.aval.shape), v.aval.dtype)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..core.jaxpr import ClosedJaxpr, Eqn
 from ..core.layout import Layout
@@ -25,7 +26,17 @@ from .graph import INDEX, Call, Graph, GraphBuilder, Ref, build_graph
 from .pipeline import build_steps
 from .plan import ALIGNMENT, MemoryPlan, make_plan
 
-__all__ = ["FRAME_HEADER", "Carried", "Control", "Moving", "Nested", "lower_branch", "lower_scan", "lower_while"]
+__all__ = [
+    "FRAME_HEADER",
+    "Carried",
+    "Control",
+    "Moving",
+    "Nested",
+    "Registers",
+    "lower_branch",
+    "lower_scan",
+    "lower_while",
+]
 
 FRAME_HEADER = 8
 """Words of a frame before its buffers' addresses."""
@@ -94,13 +105,23 @@ class Control:
     condition: int = 0
 
 
+@dataclass(eq=False)
+class Registers:
+    """A loop that is one kernel. ``loop`` is the code generator's, with its ``source`` and ``constants``; ``places``
+    are its operands (``k``, or ``-1 - k`` for a result), each with a first byte and a step; see ``Moving``."""
+
+    loop: Any
+    places: list[tuple[int, int, int]]
+    length: int = -1
+
+
 def _rounded(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def _nest(b: GraphBuilder, closed: ClosedJaxpr, heirs: Mapping[int, int] | None = None) -> Nested:
     """Lower an inner program; ``heirs``: which outputs may be written over which inputs."""
-    graph = build_graph(closed, b.rules, b.native)
+    graph = build_graph(closed, b.rules, b.backend)
     steps = build_steps(graph, form_groups(graph))
     heirs = heirs or {}
     given = set(heirs.values())
@@ -147,10 +168,13 @@ def lower_scan(b: GraphBuilder, eqn: Eqn, lower: Scan, refs: list[Ref]) -> tuple
     closed, length, reverse = (eqn.params[k] for k in ("jaxpr", "length", "reverse"))
     n_consts, n_carry = eqn.params["n_consts"], eqn.params["n_carry"]
     first_x = n_consts + n_carry
-    body = _nest(b, closed, {k: n_consts + k for k in range(n_carry)})
-    body.fixed = [(k, k) for k in range(n_consts)]
     operands = [b.contiguous(x) for x in refs[:first_x]] + [_sliceable(b, x) for x in refs[first_x:]]
     last = max(length - 1, 0) if reverse else 0
+    loop = b.backend.register_loop(eqn)
+    if loop is not None:
+        return _in_registers(b, eqn, loop, operands, length, reverse)
+    body = _nest(b, closed, {k: n_consts + k for k in range(n_carry)})
+    body.fixed = [(k, k) for k in range(n_consts)]
     moving = []
     for k, x in enumerate(operands[first_x:], first_x):
         step, size = x.layout.strides[0], x.value.dtype.itemsize
@@ -169,7 +193,30 @@ def _sliceable(b: GraphBuilder, ref: Ref) -> Ref:
     return ref if not ref.value.virtual and rows.is_contiguous() else b.copy(ref)
 
 
+def _in_registers(
+    b: GraphBuilder, eqn: Eqn, loop: Any, operands: list[Ref], length: int, reverse: bool
+) -> tuple[Ref, ...]:  # fmt: skip
+    places = []
+    slices = eqn.params.get("n_consts", len(operands)) + eqn.params.get("n_carry", 0)
+    for k in loop.operands:
+        first = step = 0
+        if k >= 0:
+            value, layout = operands[k]
+            first = layout.offset * value.dtype.itemsize
+            step = layout.strides[0] * value.dtype.itemsize if k >= slices else 0
+        elif -1 - k >= eqn.params.get("n_carry", len(eqn.outvars)):
+            aval = eqn.outvars[-1 - k].aval
+            step = aval.nbytes // max(length, 1)
+        if reverse:
+            first, step = first + max(length - 1, 0) * step, -step
+        places.append((k, first, step))
+    return b.call("registers", eqn, operands, Registers(loop, places, length), ALIGNMENT if loop.has_condition else 0)
+
+
 def lower_while(b: GraphBuilder, eqn: Eqn, lower: While, refs: list[Ref]) -> tuple[Ref, ...]:
+    loop = b.backend.register_loop(eqn)
+    if loop is not None:
+        return _in_registers(b, eqn, loop, [b.contiguous(x) for x in refs], -1, False)
     n_cond, n_body = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
     closed = eqn.params["body_jaxpr"]
     n_carry = len(closed.out_avals)

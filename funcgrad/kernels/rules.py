@@ -18,7 +18,7 @@ from ..core.layout import Layout
 from ..core.staging import stage
 from ..util import prod
 from .affine import Walk, compose
-from .graph import INDEX, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
+from .graph import ALONE, INDEX, INLINED_KINDS, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
 from .nested import lower_branch, lower_scan, lower_while
 
 __all__ = ["RULES", "identity_of"]
@@ -299,15 +299,41 @@ def _dynamic_slice(b: GraphBuilder, eqn: Eqn, lower: L.DynamicSlice, refs: list[
     return _window(b, source, places, aval.shape, fixed)
 
 
-def _updated(b: GraphBuilder, ref: Ref, shape: tuple[int, ...]) -> tuple[Value, Value]:
-    """An array that begins as a copy of ``ref``, to be written into; and that copy."""
+def _updated(b: GraphBuilder, eqn: Eqn, ref: Ref, shape: tuple[int, ...]) -> Value:
+    """An array that begins as a copy of ``ref``, to be written into. An array that was made for an update and is read
+    by nothing else goes on to be used."""
+    value, source = ref.value, eqn.invars[0]
+    unread = value.kind == "array" and value.uses == 0 and source in b.once
+    if unread and not ref.layout.offset and ref.layout.is_contiguous() and ref.layout.size == value.size:
+        b.order.remove(value)
+        return value
     start = b.copy(ref).value
-    array = b.new("array", squeeze_shape(shape), ref.value.dtype)
+    array = b.new("array", squeeze_shape(shape), value.dtype)
     b.order.pop()
     start.home = Ref(array, Layout.contiguous(array.shape))
-    start.mode = 0
+    start.mode = ALONE if value.kind in ("input", "step", "array") else 0
     array.parts.append(start)
-    return array, start
+    return array
+
+
+def _settled(b: GraphBuilder, ref: Ref, source: Ref) -> Ref:
+    """``ref``, put into memory if it is small and made of ``source``, which is about to be written over."""
+    if 2 * ref.layout.size > source.layout.size or not _made_of(ref.value, source.value, 24):
+        return ref
+    part = b.copy(ref).value
+    array = b.new("array", part.shape, part.dtype)
+    b.order.pop()
+    part.home, part.mode = Ref(array, Layout.contiguous(array.shape)), 0
+    array.parts.append(part)
+    b.order.append(array)
+    return b.whole(array, ref.layout.shape)
+
+
+def _made_of(value: Value, source: Value, steps: int) -> bool:
+    """Whether ``source`` would be read where ``value`` is used; after many steps, yes."""
+    if value is source or not steps:
+        return True
+    return value.kind in INLINED_KINDS and any([_made_of(x, source, steps - 1) for x, _ in value.operands])
 
 
 def put(
@@ -331,7 +357,8 @@ def _dynamic_update(b: GraphBuilder, eqn: Eqn, lower: L.DynamicUpdate, refs: lis
     aval = eqn.outvars[0].aval
     if update.layout.size == 0:
         return source
-    array, _ = _updated(b, source, aval.shape)
+    update, *starts = [_settled(b, x, source) for x in (update, *starts)]
+    array = _updated(b, eqn, source, aval.shape)
     whole = Layout.contiguous(aval.shape)
     places = []
     for n, m, stride, start in zip(aval.shape, update.layout.shape, whole.strides, starts, strict=True):
@@ -415,7 +442,8 @@ def _scatter(b: GraphBuilder, eqn: Eqn, lower: L.Scatter, refs: list[Ref]) -> An
     dtype = aval.dtype
     if lower.combine != "set" and not b.native(lower.combine, (dtype, dtype), dtype, ()):
         return _host(b, eqn, lower, refs)[0]
-    array, _ = _updated(b, source, aval.shape)
+    update, *indices = [_settled(b, x, source) for x in (update, *indices)]
+    array = _updated(b, eqn, source, aval.shape)
     whole = Layout.contiguous(aval.shape)
     shape = update.layout.shape
     if not indices:

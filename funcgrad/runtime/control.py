@@ -25,10 +25,12 @@ import numpy as np
 from funcgrad.runtime.compile import compile_runtime
 from funcgrad.runtime.executor import API, HEADER_WORDS, Program, Step, python_api, run_address
 
-__all__ = ["CarriedSlots", "Inner", "MovingSlot", "branch_step", "scan_step", "while_step"]
+__all__ = ["CarriedSlots", "Inner", "MovingSlot", "branch_step", "scan_step", "sliced_step", "while_step"]
 
 _CYCLES = 300_000_000
 """Of the CPU's clock, between two looks at signals."""
+_SLICE = 1 << 16
+"""Iterations of a loop that is one kernel, between two looks at the clock."""
 
 _ENTER = f"""
 def enter(slots, scratch, description):
@@ -142,6 +144,34 @@ def branch(slots, ints, lo, hi):
 """
 
 
+# A loop that is one kernel, run in slices of iterations.
+# ints:  kernel | its ints | signals | api | length or -1 | slot of the word that ends it, or -1
+_SLICED = f"""
+def sliced(slots, ints, lo, hi):
+    length = load(ints + 32)
+    ended = 0
+    if load(ints + 40) >= 0:
+        ended = load(slots + 8 * load(ints + 40))
+        store(ended, 0)
+    done = 0
+    start = cycles()
+    while True:
+        upto = done + {_SLICE}
+        if length >= 0:
+            upto = min(upto, length)
+        call_kernel(load(ints), slots, load(ints + 8), done, upto)
+        done = upto
+        if done == length:
+            return
+        if ended != 0 and load(ended) != 0:
+            return
+        if cycles() - start > {_CYCLES}:
+            if call1(load(ints + 16), load(ints + 24)) != 0:
+                return fail(slots)
+            start = cycles()
+"""
+
+
 @dataclass(frozen=True)
 class Inner:
     """An inner program, the places of its frame and its arena in the scratch memory, and where its buffers lie:
@@ -233,6 +263,14 @@ def _loop_step(
     return Step(_address("loop"), ints, checks=True, keep=[*keep, rows, moves], parallel=parallel)
 
 
+def sliced_step(kernel: int, table: Sequence[int], length: int, ended: int) -> Step:
+    """A step that runs a loop which is one kernel, with this table of integers: ``length`` iterations, or (-1) until
+    the kernel sets the word in slot ``ended``."""
+    words = np.array(table, np.int64)
+    ints = [kernel, words.ctypes.data, _address("signals"), python_api().ctypes.data, length, ended]
+    return Step(_address("sliced"), ints, checks=True, keep=words)
+
+
 def branch_step(scratch: int, index: tuple[int, int], branches: Sequence[Inner]) -> Step:
     """A step that runs one of ``branches``: that of the int64 at ``index`` (slot, byte offset), clamped."""
     keep: list[object] = []
@@ -253,6 +291,7 @@ _SOURCES = {
     "signals": (_SIGNALS, 1, True),
     "loop": (_LOOP, 4, False),
     "branch": (_BRANCH, 4, False),
+    "sliced": (_SLICED, 4, False),
 }
 
 
