@@ -239,6 +239,24 @@ def _reduce(w: _Writer, eqn: Eqn, lower: L.Reduce, args: list[Elements]) -> list
     ]
 
 
+def _arg_reduce(w: _Writer, eqn: Eqn, lower: L.ArgReduce, args: list[Elements]) -> list[Elements]:
+    """The index of the first extreme element along an axis; the first NaN wins."""
+    aval, axis, out = eqn.invars[0].aval, eqn.params["axis"], eqn.outvars[0].aval
+    if aval.dtype.kind == "c" or not aval.size:
+        raise _Unsupported
+    kind = "f32" if aval.dtype == np.float16 else suffix(aval.dtype)
+    word = "more" if lower.extreme == "max" else "less"
+    found = []
+    for row in np.moveaxis(np.arange(aval.size).reshape(aval.shape), axis, -1).reshape(-1, aval.shape[axis]):
+        best, index = args[0][row[0]], "i64(0)"
+        for number, k in enumerate(row[1:], 1):
+            better = w.let(f"{word}_{kind}({args[0][k]}, {best})")
+            best = w.let(f"select_{kind}({better}, {args[0][k]}, {best})")
+            index = w.let(f"select_i64({better}, i64({number}), {index})")
+        found.append(w.scalar("convert", [index], [np.dtype(np.int64)], out.dtype))
+    return [tuple(found)]
+
+
 def _cumulate(w: _Writer, eqn: Eqn, lower: L.Cumulate, args: list[Elements]) -> list[Elements]:
     aval, axis = eqn.outvars[0].aval, eqn.params["axis"]
     found: dict[int, str] = {}
@@ -426,6 +444,7 @@ _RULES: Final[dict[type, Callable[..., list[Elements]]]] = {
     L.View: _view,
     L.Generate: _generate,
     L.Reduce: _reduce,
+    L.ArgReduce: _arg_reduce,
     L.Cumulate: _cumulate,
     L.Assemble: _assemble,
     L.Contract: _contract,

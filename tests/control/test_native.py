@@ -59,8 +59,8 @@ def rotating_vector(x: Any) -> Any:
 
 def matrices(x: Any) -> Any:
     def body(m: Any, t: Any) -> Any:
-        m = m @ np.array([[0.5, t[0]], [-t[1], 0.9]]) + np.eye(2)
-        return m, (np.max(m), np.argmin(m, axis=0), np.trace(m))
+        m = m @ np.stack([np.stack([0.5 + 0 * t[0], t[0]]), np.stack([-t[1], t[0] * t[1]])]) + np.eye(2)
+        return m, (np.max(m), np.argmin(m, axis=0), m[0, 0] + m[1, 1])
 
     return lax.scan(body, np.zeros((2, 2)), x[:, :2])
 
