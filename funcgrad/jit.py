@@ -165,7 +165,7 @@ class Compiled:
 class _Entry:
     """A compiled signature, ready for leaves of exactly its types, shapes, strides and dtypes."""
 
-    __slots__ = ("converters", "executable", "single", "unflatten")
+    __slots__ = ("builtin", "converters", "executable", "ready", "single", "unflatten")
 
     def __init__(self, executable: Executable, leaves: Sequence[Any], avals: Sequence[ShapedArray], out_tree: Any):
         converters = [_converter(x, a) for x, a in zip(leaves, avals, strict=True)]
@@ -174,12 +174,23 @@ class _Entry:
         self.single = out_tree.is_leaf()
         special = specialize(out_tree)
         self.unflatten = special.unflatten if special is not None else out_tree.unflatten
+        self.builtin = None if self.converters else executable.builtin(leaves, self.single)
+        self.ready = self.single or out_tree == tree.structure((0,) * out_tree.num_leaves)
+        """Whether what the built-in returns is the result: an array, or a tuple of them."""
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
+        if self.builtin is not None:
+            outs = self.builtin(*leaves)
+            if outs is not None:
+                return self.result(outs)
         if self.converters is not None:
             leaves = [x if c is None else c(x) for x, c in zip(leaves, self.converters, strict=True)]
         outs = self.executable(leaves)
         return outs[0] if self.single else self.unflatten(outs)
+
+    def result(self, outs: Any) -> Any:
+        """The result, from what the built-in returned."""
+        return outs if self.ready else self.unflatten(outs)
 
 
 _PLAIN = frozenset((np.ndarray, float, int, bool, complex, *{np.dtype(c).type for c in "?bhilqBHILQefdFD"}))
@@ -194,6 +205,14 @@ def _leaf_key(x: Any) -> Any:
     if isinstance(x, Tracer):
         return None
     return aval_of(x), getattr(x, "strides", None), type(x)
+
+
+_UNKNOWN = object()
+"""Stands for the result of a call that no compiled signature is known for."""
+
+
+def _declines(*args: Any) -> None:
+    """What stands for the last call's program where there is none."""
 
 
 # the jitted function --------------------------------------------------------------------------------------------
@@ -222,36 +241,54 @@ class JitFunction:
         self._entries: dict[Any, _Entry] = {}
         self._traces: dict[Any, Traced] = {}
         self._special: Specialized | None = None
+        self._last: Callable[..., Any] = _declines
+        self._last_structured: _Entry | None = None
         _functions.add(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if STATE.trace is EVAL and not self._has_static:
-            leaves, key = self._fast_key(args, kwargs)
-            entry = self._entries.get(key)
-            if entry is not None:
-                return entry(leaves)
+            if not kwargs:
+                out = self._last(*args)  # the program of the last call, if it takes these arguments
+                if out is not None:
+                    return out
+            out = self._run_known(args, kwargs)
+            if out is not _UNKNOWN:
+                return out
         return self._call(args, kwargs)
 
-    def _fast_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Sequence[Any], Any]:
-        """Leaves and key by the shortest way: plain arguments, or the structure of the last call."""
-        if not kwargs:
-            key: list[Any] = []
-            for x in args:
-                kind = type(x)
-                if kind is np.ndarray:
-                    key.append((x.shape, x.strides, x.dtype))
-                elif kind in _PLAIN:
-                    key.append(kind)
-                else:
-                    break
-            else:
-                return args, tuple(key)
+    def _run_known(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result by a short way: plain arguments, or the structure of an earlier call; else ``_UNKNOWN``."""
         special = self._special
-        if special is not None:
-            leaves = special.flatten((args, kwargs))
-            if leaves is not None:
-                return leaves, (special.treedef, *map(_leaf_key, leaves))
-        return (), None
+        leaves: Sequence[Any] | None = None if special is None else special.flatten((args, kwargs))
+        if leaves is not None:
+            assert special is not None
+            if self._last_structured is not None:
+                outs = self._last_structured.builtin(*leaves)  # type: ignore[misc]
+                if outs is not None:
+                    return self._last_structured.result(outs)
+            entry = self._entries.get((special.treedef, *map(_leaf_key, leaves)))
+            if entry is None:
+                return _UNKNOWN
+            if entry.builtin is not None:
+                self._last_structured = entry
+            return entry(leaves)
+        if kwargs:
+            return _UNKNOWN
+        key: list[Any] = []
+        for x in args:
+            kind = type(x)
+            if kind is np.ndarray:
+                key.append((x.shape, x.strides, x.dtype))
+            elif kind in _PLAIN:
+                key.append(kind)
+            else:
+                return _UNKNOWN
+        entry = self._entries.get(tuple(key))
+        if entry is None:
+            return _UNKNOWN
+        if entry.ready and entry.builtin is not None:
+            self._last = entry.builtin
+        return entry(args)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         fun, args, kwargs, statics = self._split_static(args, kwargs)
@@ -276,6 +313,7 @@ class JitFunction:
             self._entries[key] = entry
         elif not plain and not statics and (self._special is None or self._special.treedef != in_tree):
             self._special = specialize(in_tree)  # worth making at the second call
+            self._last_structured = None
         return entry(leaves)
 
     def _bind(self, fun: Callable[..., Any], leaves: list[Any], in_tree: Any, statics: Any) -> Any:
@@ -355,6 +393,7 @@ class JitFunction:
     def clear_cache(self) -> None:
         self._entries.clear()
         self._traces.clear()
+        self._last, self._last_structured = _declines, None
 
     def _cache_size(self) -> int:
         return len(self._entries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from ..core.jaxpr import ClosedJaxpr
 from ..kernels.plan import MemoryPlan
 from ..runtime.compile import CompiledKernel, compile_kernels, compile_kernels_with_numba
+from ..runtime.dispatch import builtin_call
 from ..runtime.executor import Program
 from ..runtime.memory import allocator
 from .lowered import Lowered, lower_jaxpr
@@ -49,6 +50,12 @@ class Executable:
         for k in self._scalars:
             outputs[k] = outputs[k][()]
         return outputs
+
+    def builtin(self, arguments: Sequence[Any], single: bool) -> Callable[..., Any] | None:
+        """The program as a built-in function of arguments like these, where that is possible: ``runtime.dispatch``."""
+        if self._donations:
+            return None
+        return builtin_call(self.program, arguments, self.lowered.closed.out_avals, single)
 
     def _donate(self, inputs: Sequence[Any], outputs: list[Any]) -> list[Any]:
         """Let outputs be the arrays that were given up for them; a copy of one that others can still see."""

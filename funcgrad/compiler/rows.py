@@ -25,6 +25,10 @@ SLICE_NANOSECONDS = 15_000
 """Work below which a slice is not worth a thread."""
 
 
+SHORT_NANOSECONDS = 5_000
+"""Work for which the GIL is kept."""
+
+
 def program_of(stages: Stages, addresses: Mapping[str, int], in_avals: Sequence[ShapedArray]) -> Program:
     """A program ready to run; ``addresses`` gives the machine code of each kernel's source."""
     graph, plan = stages.graph, stages.plan
@@ -36,7 +40,14 @@ def program_of(stages: Stages, addresses: Mapping[str, int], in_avals: Sequence[
         plan.offsets,
         plan.arena_bytes,
         [ARRAY if a.shape else SCALAR for a in in_avals],
+        release_gil=not _is_short(stages),
     )
+
+
+def _is_short(stages: Stages) -> bool:
+    """Whether a program takes less time than giving the GIL away and getting it back may."""
+    steps = [step for _, step in stages.running()]
+    return all([isinstance(x, Launch) for x in steps]) and sum(map(_nanoseconds, steps)) < SHORT_NANOSECONDS  # type: ignore[arg-type]
 
 
 def _row(stages: Stages, number: int, step: Launch | Call, addresses: Mapping[str, int]) -> Step:
@@ -58,11 +69,16 @@ def _launch_row(launch: Launch, address: int, plan: MemoryPlan) -> Step:
     return Step(address, ints, launch.extent, _grain(launch), checks=fallible)
 
 
+def _nanoseconds(launch: Launch) -> float:
+    """A guess."""
+    return launch.operations / 4 + launch.nbytes / 10
+
+
 def _grain(launch: Launch) -> int:
     """The shortest slice of the parallel axis worth a thread; 0: run it on the calling thread."""
     if launch.serial or launch.extent < 2:
         return 0
-    nanoseconds = launch.operations / 4 + launch.nbytes / 10
+    nanoseconds = _nanoseconds(launch)
     if nanoseconds < 2 * SLICE_NANOSECONDS:
         return 0
     return max(1, round(SLICE_NANOSECONDS * launch.extent / nanoseconds))

@@ -41,7 +41,19 @@ from funcgrad.kernels.nested import FRAME_HEADER
 from funcgrad.runtime import memory, threads
 from funcgrad.runtime.compile import compile_runtime
 
-__all__ = ["ARRAY", "HEADER_WORDS", "SCALAR", "Program", "Step", "python_api", "run_address"]
+__all__ = [
+    "ARRAY",
+    "GIL_WORD",
+    "HEADER_WORDS",
+    "SCALAR",
+    "STATUS_WORD",
+    "Program",
+    "Step",
+    "layout_holds",
+    "make_builtin",
+    "python_api",
+    "run_address",
+]
 
 ARRAY = 0
 """Kind of an input that comes as an np.ndarray."""
@@ -51,7 +63,7 @@ SCALAR = 1
 KERNEL = 0
 _ROW_WORDS = 8
 HEADER_WORDS = FRAME_HEADER
-_ROWS, _COUNT, _INPUTS, _OUTPUTS, _KINDS, _POOL, _GIL, _STATUS = range(HEADER_WORDS)
+_ROWS, _COUNT, _INPUTS, _OUTPUTS, _KINDS, _POOL, GIL_WORD, STATUS_WORD = range(HEADER_WORDS)
 _OBJECT_HEADER = object.__basicsize__
 _KEPT_FRAMES = 16
 _KEPT_ARENA = 1 << 20  # a frame with a larger arena gives it back to the common pool after each call
@@ -68,8 +80,9 @@ _FUNCTIONS = (
     "PyTuple_SetItem",
     "PyObject_Call",
     "Py_DecRef",
+    "Py_IncRef",
 )
-API = {name: 8 * i for i, name in enumerate((*_FUNCTIONS, "ndarray", "run"))}
+API = {name: 8 * i for i, name in enumerate((*_FUNCTIONS, "ndarray", "none", "run"))}
 """Where `python_api` holds what, in bytes."""
 
 _RUN = f"""
@@ -92,7 +105,7 @@ def run(frame):
             call6(load(cell + 8), pool, fn, slots, ints, extent, grain)
         else:
             call_kernel(fn, slots, ints, 0, extent)
-        if load(row + 40) != 0 and load(frame + {8 * _STATUS}) != 0:
+        if load(row + 40) != 0 and load(frame + {8 * STATUS_WORD}) != 0:
             return i + 1
     return 0
 """
@@ -117,8 +130,8 @@ def entry(self, args, nargs):
                 return call1(load(api + {API["PyLong_FromLong"]}), -2 - i)
             address = load(address)
         store(frame + 8 * ({HEADER_WORDS} + i), address)
-    store(frame + {8 * _STATUS}, 0)
-    if load(frame + {8 * _GIL}) != 0:
+    store(frame + {8 * STATUS_WORD}, 0)
+    if load(frame + {8 * GIL_WORD}) != 0:
         status = call1(load(api + {API["run"]}), frame)
     else:
         thread = call0(load(api + {API["PyEval_SaveThread"]}))
@@ -155,10 +168,10 @@ _METH_FASTCALL = 0x80
 def python_api() -> np.ndarray:
     """Addresses of the interpreter's C functions, for native code that cannot be linked with them."""
     addresses = [ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value for name in _FUNCTIONS]
-    return np.array([*addresses, id(np.ndarray), run_address()], np.int64)
+    return np.array([*addresses, id(np.ndarray), id(None), run_address()], np.int64)
 
 
-def _layout_holds() -> bool:
+def layout_holds() -> bool:
     """Whether objects lie in memory as the native entry reads them."""
 
     def word(item: object, offset: int) -> int:
@@ -180,18 +193,26 @@ def _layout_holds() -> bool:
 
 
 def _builtin_entry() -> Callable[..., int] | None:
-    if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8 or not _layout_holds():
+    if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8 or not layout_holds():
         return None
-    table = python_api()
-    address = compile_runtime(_ENTRY, "entry", 3)
-    definition = _MethodDef(b"run_program", address, _METH_FASTCALL, None)
-    # CPython reads the definition once more when it frees the function, which at the interpreter's end may be after
-    # all that this module holds is gone: nobody may ever free it.
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(definition))
+    return make_builtin("run_program", compile_runtime(_ENTRY, "entry", 3), python_api())
+
+
+def make_builtin(name: str, address: int, owner: Any) -> Callable[..., Any]:
+    """A built-in function: ``address`` is that of ``object *f(object *owner, object **arguments, ssize_t count)``."""
     make = ctypes.pythonapi.PyCFunction_NewEx
     make.restype = ctypes.py_object
     make.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-    return make(ctypes.addressof(definition), table, None)
+    return make(ctypes.addressof(_method_definition(name, address)), owner, None)
+
+
+@cache
+def _method_definition(name: str, address: int) -> _MethodDef:
+    definition = _MethodDef(name.encode(), address, _METH_FASTCALL, None)
+    # CPython reads the definition once more when it frees the function, which at the interpreter's end may be after
+    # all that this module holds is gone: nobody may ever free it.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(definition))
+    return definition
 
 
 @cache
@@ -219,7 +240,7 @@ def _portable_entry() -> Callable[..., int]:
                 arg = np.array(arg)
                 kept.append(arg)
             frame[HEADER_WORDS + i] = arg.ctypes.data
-        frame[_STATUS] = 0
+        frame[STATUS_WORD] = 0
         return run(frame.ctypes.data)
 
     return entry
@@ -261,10 +282,10 @@ class Program:
         "_free",
         "_ints",
         "_keep",
-        "_keeps_arena",
         "_kinds",
         "_rows",
         "_slots",
+        "keeps_arena",
         "n_inputs",
         "n_outputs",
         "parallel",
@@ -297,7 +318,7 @@ class Program:
         self._rows, self._ints = _table(self.steps)
         self.temporaries = np.array(temporaries, np.int64)
         self._arena_bytes = arena_bytes
-        self._keeps_arena = arena_bytes <= _KEPT_ARENA
+        self.keeps_arena = arena_bytes <= _KEPT_ARENA
         self.parallel = any(step.parallel or 0 < step.grain < step.extent for step in self.steps)
         self._entry = _entry()
         self._free: list[np.ndarray] = []
@@ -310,10 +331,10 @@ class Program:
         try:
             frame = self._free.pop()
         except IndexError:
-            frame = self._new_frame()
+            frame = self.new_frame()
         if self.parallel:
             threads.start()
-        arena = None if self._keeps_arena else self._lend_arena(frame)
+        arena = None if self.keeps_arena else self._lend_arena(frame)
         status = self._entry(frame, *inputs, *outputs)
         if status:
             self._raise(status, inputs, outputs)
@@ -329,18 +350,18 @@ class Program:
         template[_OUTPUTS] = self.n_outputs
         template[_KINDS] = self._kinds.ctypes.data
         template[_POOL] = threads.pool_cell.ctypes.data
-        template[_GIL] = not release_gil
+        template[GIL_WORD] = not release_gil
         first = HEADER_WORDS + self.n_inputs + self.n_outputs
         template[first : first + len(self._constants)] = [c.ctypes.data for c in self._constants]
         return template
 
-    def _new_frame(self) -> np.ndarray:
+    def new_frame(self) -> np.ndarray:
         """Header and slots, and behind them, on a cache line, the arena (if it is of a size to be kept)."""
         words = -(-len(self.template) // 8) * 8
-        block = memory.aligned(8 * words + (self._arena_bytes if self._keeps_arena else 0))
+        block = memory.aligned(8 * words + (self._arena_bytes if self.keeps_arena else 0))
         frame = block[: 8 * len(self.template)].view(np.int64)
         frame[:] = self.template
-        if len(self.temporaries) and self._keeps_arena:
+        if len(self.temporaries) and self.keeps_arena:
             frame[-len(self.temporaries) :] = self.temporaries + (block.ctypes.data + 8 * words)
         return frame
 

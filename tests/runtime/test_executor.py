@@ -51,7 +51,7 @@ def test_constants_and_arenas_of_every_size() -> None:
 
 
 def test_arena_is_on_a_cache_line() -> None:
-    frame = two_steps()._new_frame()
+    frame = two_steps().new_frame()
     assert frame[-1] % 64 == 0
 
 
@@ -73,7 +73,7 @@ def test_scalar_inputs_are_read_in_place(value: object, portable: bool) -> None:
 
 
 def test_the_layout_of_objects_is_the_expected_one() -> None:
-    assert executor._layout_holds()
+    assert executor.layout_holds()
 
 
 def test_wrong_arguments_are_type_errors() -> None:
@@ -97,7 +97,7 @@ def test_bad_programs_are_value_errors() -> None:
 
 def test_a_program_runs_without_python_from_a_frame() -> None:
     program, x, y = two_steps(), np.arange(10), np.zeros(10, np.int64)
-    frame = program._new_frame()
+    frame = program.new_frame()
     frame[8:10] = x.ctypes.data, y.ctypes.data
     run = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_ssize_t)(executor.run_address())
     assert run(frame.ctypes.data) == 0
