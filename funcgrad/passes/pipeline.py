@@ -8,6 +8,7 @@ from ..core.jaxpr import ClosedJaxpr, check_jaxpr
 from .cse import eliminate_common_subexpressions
 from .dce import eliminate_dead_code
 from .inline import inline_calls
+from .products import transpose_products
 from .simplify import simplify
 
 __all__ = ["PASSES", "optimize"]
@@ -18,6 +19,7 @@ PASSES: tuple[tuple[str, Callable[[ClosedJaxpr], ClosedJaxpr]], ...] = (
     ("simplify", simplify),  # before cse: brings different spellings to one form
     ("cse", eliminate_common_subexpressions),  # forward and backward halves share subexpressions
     ("dce", eliminate_dead_code),  # what simplify and cse bypassed
+    ("products", transpose_products),  # last: it wants to know who else reads a product
 )
 
 
