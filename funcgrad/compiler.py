@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from .codegen.scalar import native
 from .core.jaxpr import ClosedJaxpr
 from .core.layout import Layout
 from .kernels.assemble import Launch
-from .kernels.fuse import form_groups
+from .kernels.fuse import Refusal, form_groups
 from .kernels.graph import Call, Graph, Ref, build_graph
 from .kernels.ir import Kernel, check_kernel
 from .kernels.pipeline import build_steps
@@ -36,11 +37,15 @@ from .runtime.executor import ARRAY, SCALAR, Program, Step
 from .runtime.host import Operand, host_step
 from .runtime.libraries import Matrix, gemm_step
 from .runtime.memory import allocator
+from .runtime.threads import get_num_threads
 
-__all__ = ["Executable", "compile_jaxpr", "lower_jaxpr"]
+__all__ = ["Executable", "build", "compile_jaxpr", "lower_jaxpr", "threads_of"]
 
 COMPILERS = {"llvm": compile_kernels, "numba": compile_kernels_with_numba}
 """How a kernel's text becomes machine code: by our front end and LLVM, or by Numba."""
+
+CLOCK_SECONDS = 1e-8
+"""What the clock cannot tell from nothing."""
 
 SLICE_NANOSECONDS = 15_000
 """Work below which a slice is not worth a thread."""
@@ -63,10 +68,15 @@ class Lowered:
         return "\n".join(parts)
 
 
+def build(closed: ClosedJaxpr, refusals: list[Refusal] | None = None) -> tuple[Graph, list[Launch | Call]]:
+    """The steps of a program. ``refusals`` collects what fusion decided against; it decides the same each time."""
+    graph = build_graph(closed, RULES, native)
+    return graph, build_steps(graph, form_groups(graph, refusals))
+
+
 def lower_jaxpr(closed: ClosedJaxpr) -> Lowered:
     """The kernels of a program, as text, without compiling them."""
-    graph = build_graph(closed, RULES, native)
-    steps = build_steps(graph, form_groups(graph))
+    graph, steps = build(closed)
     sources: list[str] = []
     known: dict[Kernel, str] = {}
     for step in steps:
@@ -135,14 +145,52 @@ class Executable:
         raise ValueError(f"stage must be 'source', 'kernels', 'llvm' or 'assembly', not {stage!r}")
 
     def memory_analysis(self) -> dict[str, int]:
-        """Bytes of inputs, outputs and temporaries; ``in_place`` counts results that took over an operand."""
-        closed = self.lowered.closed
-        return {
+        """Bytes that a call needs.
+
+        ``input_bytes``, ``output_bytes`` (without what is written over donated inputs, ``donated_bytes``),
+        ``constant_bytes`` (captured arrays), ``temporary_bytes`` (the arena), ``scratch_bytes`` (working memory of
+        the kernels, and what host steps return before it is copied: of the step that needs most, on all its threads);
+        ``peak_bytes`` is the sum of them. ``in_place`` counts results that took over the memory of an operand.
+        """
+        closed, donations = self.lowered.closed, self.plan.donations
+        sizes = [a.nbytes for a in closed.out_avals]
+        found = {
             "input_bytes": sum([a.nbytes for a in closed.in_avals]),
-            "output_bytes": sum([a.nbytes for a in closed.out_avals]),
+            "output_bytes": sum([n for k, n in enumerate(sizes) if k not in donations]),
+            "constant_bytes": sum([v.nbytes for v, _ in self.lowered.graph.constants]),
             "temporary_bytes": self.plan.arena_bytes,
+            "scratch_bytes": max([scratch_bytes(step) for step in self.lowered.steps], default=0),
+        }
+        return {
+            **found,
+            "peak_bytes": sum(found.values()),
+            "donated_bytes": sum([sizes[k] for k in donations]),
             "in_place": self.plan.in_place,
         }
+
+    def step_seconds(self, inputs: Sequence[Any], passes: int = 25, seconds: float = 0.3) -> list[float]:
+        """The median time of each step, from up to ``passes`` runs of the program step by step, but not many after
+        ``seconds``. Donated inputs are not written to."""
+        taken: list[list[float]] = [[] for _ in self.program.steps]
+        overhead = []
+        begin = perf_counter()
+        for count in range(passes):
+            if count >= 3 and perf_counter() - begin > seconds:
+                break
+            outputs = [make() for make in self._allocators]
+            given = list(inputs)
+            for _, j in self._donations:
+                given[j] = given[j].copy()
+            step = self.program.stepwise(self._donate(given, outputs), outputs)
+            for k, times in enumerate(taken):
+                start = perf_counter()
+                step(k)
+                times.append(perf_counter() - start)
+            start = perf_counter()
+            step(0, 0)
+            overhead.append(perf_counter() - start)
+        least = float(np.median(overhead))
+        return [max(float(np.median(times)) - least, CLOCK_SECONDS) for times in taken]
 
     def cost_analysis(self) -> dict[str, int]:
         """Scalar operations, bytes moved by the kernels, launches, and how many distinct kernels these are."""
@@ -188,6 +236,19 @@ def compile_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = (), compiler: s
         [ARRAY if a.shape else SCALAR for a in closed.in_avals],
     )
     return Executable(lowered, program, kernels, plan)
+
+
+def threads_of(launch: Launch) -> int:
+    """How many threads at most work on it."""
+    grain = _grain(launch)
+    return min(get_num_threads(), -(-launch.extent // grain)) if grain else 1
+
+
+def scratch_bytes(step: Launch | Call) -> int:
+    """Memory that a step takes for itself while it runs."""
+    if isinstance(step, Launch):
+        return step.scratch_bytes * threads_of(step)
+    return sum([v.nbytes for v in step.outputs]) if step.kind != "gemm" else 0
 
 
 def _launch_row(launch: Launch, address: int, plan: MemoryPlan) -> Step:

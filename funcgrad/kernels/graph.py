@@ -59,11 +59,12 @@ class Ref(NamedTuple):
 class Value:
     """See the module's text. ``uses`` counts refs from other values, outputs and steps; ``group`` is the number of the
     group that defines the value, ``claimed`` of one that has it computed on the spot, ``consumers`` of its last
-    reader. ``meeting`` is the nearest value through which everything made of this one passes."""
+    reader. ``meeting`` is the nearest value through which everything made of this one passes. ``eqn`` is the equation
+    that it comes from, None for the copy that makes a result an array of its own."""
 
     __slots__ = (
-        "axes", "block", "call", "claimed", "consumers", "dtype", "fn", "group", "heavy", "home", "index", "kind",
-        "meeting", "mode", "operands", "params", "parts", "readers", "shape", "stored", "uses", "weight",
+        "axes", "block", "call", "claimed", "consumers", "dtype", "eqn", "fn", "group", "heavy", "home", "index",
+        "kind", "meeting", "mode", "operands", "params", "parts", "readers", "shape", "stored", "uses", "weight",
     )  # fmt: skip
 
     def __init__(self, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> None:
@@ -81,6 +82,7 @@ class Value:
         self.parts: list[Value] = []
         self.readers = 0
         self.call: Call | None = None
+        self.eqn: Eqn | None = None
         self.uses = 0
         self.weight = 0
         self.heavy = False
@@ -149,12 +151,16 @@ class GraphBuilder:
         self.env: dict[Var, Ref] = {}
         self.count = 0
         self.flops = 0
+        self.current: Eqn | None = None
+        """The equation that is being lowered."""
         self._scalars: dict[tuple[str, bytes], Value] = {}
 
     def run(self, jaxpr: Jaxpr, inputs: Sequence[Ref]) -> list[Ref]:
         """The results of a jaxpr's equations, given its constants and inputs."""
         self.env.update(zip((*jaxpr.constvars, *jaxpr.invars), inputs, strict=True))
+        expanded = self.current  # equations of an expansion count as the equation that is expanded
         for eqn in jaxpr.eqns:
+            self.current = expanded or eqn
             lower = eqn.primitive.lower
             rule = self.rules.get(type(lower))
             if rule is None:
@@ -164,6 +170,7 @@ class GraphBuilder:
                 self.env[eqn.outvars[0]] = results
             else:
                 self.env.update(zip(eqn.outvars, results, strict=True))
+        self.current = expanded
         return [self.read(a) for a in jaxpr.outvars]
 
     # -- values
@@ -171,6 +178,7 @@ class GraphBuilder:
     def new(self, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], operands: Sequence[Ref] = ()) -> Value:
         value = Value(kind, shape, dtype, self.count)
         self.count += 1
+        value.eqn = self.current
         value.operands = tuple(operands)
         for ref in operands:
             ref.value.uses += 1
@@ -250,6 +258,7 @@ class GraphBuilder:
             value = Value("step", squeeze_shape(v.aval.shape), v.aval.dtype, self.count)
             self.count += 1
             value.call = call
+            value.eqn = eqn
             outs.append(value)
         call.outputs = tuple(outs)
         return tuple([self.whole(x, v.aval.shape) for x, v in zip(outs, eqn.outvars, strict=True)])
