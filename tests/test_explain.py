@@ -65,7 +65,7 @@ ROWS = {
     "host makes": (lambda x: np.exp(np.sort(x)), (X,), "the host step sort makes it"),
     "scatter": (lambda x, i: np.exp(fg.at(x)[i].add(1.0)), (X[0], np.arange(5)), "writing at computed places"),
     "gather": (lambda x, i: np.exp(x)[i] * 2, (X[0], np.array([3, 1, 2])), "needed whole before"),
-    "transposed": (lambda x: (y := long_chain(x)) * y.T, (X[:, :200],), "is read at other places"),
+    "transposed": (lambda x: (y := long_chain(x)) * y.T, (X[:, :200],), "is read in several arrangements"),
 }
 
 

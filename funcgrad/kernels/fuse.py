@@ -91,7 +91,7 @@ def inlines(value: Value, walk: Walk, group: Group) -> bool:
         return False
     if not value.heavy and value.weight <= CHEAP_WEIGHT:
         return True
-    if value.weight > MAX_INLINE or value.claimed not in (-1, group.number):
+    if value.whole or value.weight > MAX_INLINE or value.claimed not in (-1, group.number):
         return False
     if not _leaves_home(value):
         return False
@@ -320,6 +320,8 @@ class Grouper:
             if x.block is not None:
                 return "is a long reduction, cut into blocks, which have to be folded first"
             return "is a result along the reduced axes that is needed whole before"
+        if x.whole:
+            return "is read in several arrangements and too heavy to compute for each: it is needed whole before"
         if x.claimed not in (-1, group.number) and (x.heavy or x.weight > CHEAP_WEIGHT):
             return "is used in two places and too heavy to compute twice"
         return "is read at other places than it is computed at (shifted, transposed or repeated)"

@@ -60,11 +60,13 @@ class Value:
     """See the module's text. ``uses`` counts refs from other values, outputs and steps; ``group`` is the number of the
     group that defines the value, ``claimed`` of one that has it computed on the spot, ``consumers`` of its last
     reader. ``meeting`` is the nearest value through which everything made of this one passes. ``eqn`` is the equation
-    that it comes from, None for the copy that makes a result an array of its own."""
+    that it comes from, None for the copy that makes a result an array of its own. ``whole`` values are too heavy to
+    compute for each of the overlapping layouts that they are read through: see ``find_whole``."""
 
     __slots__ = (
         "axes", "block", "call", "claimed", "consumers", "dtype", "eqn", "fn", "group", "heavy", "home", "index",
         "kind", "meeting", "mode", "operands", "params", "parts", "readers", "shape", "stored", "uses", "weight",
+        "whole",
     )  # fmt: skip
 
     def __init__(self, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> None:
@@ -91,6 +93,7 @@ class Value:
         self.consumers = -1
         self.claimed = -1
         self.meeting: Value | None = None
+        self.whole = False
 
     @property
     def size(self) -> int:
@@ -294,6 +297,7 @@ def build_graph(closed: ClosedJaxpr, rules: dict[type, Callable[..., Any]], nati
         outputs.append(value)
     find_meetings(b.order, outputs)
     weigh(b.order)
+    find_whole(b.order, outputs)
     return Graph(inputs, b.constants, b.order, outputs, b.flops)
 
 
@@ -312,6 +316,32 @@ def weigh(order: Sequence[Value | Call]) -> None:
             if x.uses == 1 or x.meeting is not None or (not x.heavy and x.weight <= CHEAP_WEIGHT):
                 value.weight = min(value.weight + x.weight, 1000)
                 value.heavy = value.heavy or x.heavy
+
+
+def find_whole(order: Sequence[Value | Call], outputs: Sequence[Value]) -> None:
+    """Set ``whole`` for costly values that are read through several layouts which overlap: ``y`` and its transpose, or
+    its neighbours. Where they are read, another element is needed than the one at hand, so each layout would have to
+    compute it anew. (Layouts that repeat elements are judged where they are used.)"""
+    seen: dict[int, set[Layout]] = {}
+    values: dict[int, Value] = {}
+
+    def read(value: Value, layout: Layout) -> None:
+        if value.uses < 2 or value.kind not in INLINED_KINDS or value.home is not None or 0 in layout.strides:
+            return
+        if value.heavy or value.weight > CHEAP_WEIGHT:
+            if layout.size == value.size and not layout.offset and layout.is_contiguous():
+                layout = Layout.contiguous(value.shape)  # whatever its shape, element for element
+            values[value.index] = value
+            seen.setdefault(value.index, set()).add(layout)
+
+    for item in order:
+        for value, layout in item.operands:
+            read(value, squeeze(layout))
+    for value in outputs:
+        read(value, Layout.contiguous(value.shape))
+    for index, layouts in seen.items():
+        value = values[index]
+        value.whole = len(layouts) > 1 and sum([x.size for x in layouts]) > value.size
 
 
 _MEETING_STEPS = 24
