@@ -20,6 +20,7 @@ from .core.avals import FLOAT0 as float0
 from .core.jaxpr import ClosedJaxpr, Jaxpr, check_jaxpr
 from .core.trace import Tracer
 from .errors import FuncgradError, FuncgradWarning, LeakedTracerError, NonDifferentiableError
+from .explain import Explanation, explain
 from .jit import clear_caches, jit
 from .numpy import at
 from .runtime import cache
@@ -33,6 +34,7 @@ remat = checkpoint
 
 __all__ = [
     "ClosedJaxpr",
+    "Explanation",
     "FuncgradError",
     "FuncgradWarning",
     "Jaxpr",
@@ -47,6 +49,7 @@ __all__ = [
     "checkpoint",
     "clear_caches",
     "eval_shape",
+    "explain",
     "flatten_util",
     "float0",
     "get_num_threads",

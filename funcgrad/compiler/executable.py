@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,16 @@ from ..runtime.dispatch import builtin_call
 from ..runtime.executor import Program
 from ..runtime.memory import allocator
 from .lowered import Lowered, lower_jaxpr
-from .rows import program_of
+from .rows import program_of, scratch_bytes
 
 __all__ = ["COMPILERS", "Executable", "compile_jaxpr"]
 
 COMPILERS = {"llvm": compile_kernels, "numba": compile_kernels_with_numba}
 """How a kernel's text becomes machine code: by our front end and LLVM, or by Numba."""
+
+
+CLOCK_SECONDS = 1e-8
+"""What the clock cannot tell from nothing."""
 
 
 class Executable:
@@ -82,14 +87,54 @@ class Executable:
         raise ValueError(f"stage must be 'source', 'kernels', 'llvm' or 'assembly', not {stage!r}")
 
     def memory_analysis(self) -> dict[str, int]:
-        """Bytes of inputs, outputs and temporaries; ``in_place`` counts results that took over an operand."""
-        closed = self.lowered.closed
-        return {
+        """Bytes that a call needs.
+
+        ``input_bytes``, ``output_bytes`` (without what is written over donated inputs, ``donated_bytes``),
+        ``constant_bytes`` (captured arrays), ``temporary_bytes`` (the arena), ``scratch_bytes`` (working memory of
+        the kernels, and what host steps return before it is copied: of the step that needs most, on all its threads);
+        ``peak_bytes`` is the sum of them. ``in_place`` counts results that took over the memory of an operand.
+        """
+        closed, donations = self.lowered.closed, self.plan.donations
+        sizes = [a.nbytes for a in closed.out_avals]
+        found = {
             "input_bytes": sum([a.nbytes for a in closed.in_avals]),
-            "output_bytes": sum([a.nbytes for a in closed.out_avals]),
+            "output_bytes": sum([n for k, n in enumerate(sizes) if k not in donations]),
+            "constant_bytes": sum([v.nbytes for p in self.lowered.stages.programs() for v, _ in p.graph.constants]),
             "temporary_bytes": self.plan.arena_bytes,
+            "scratch_bytes": max(
+                [scratch_bytes(x) for p in self.lowered.stages.programs() for x in p.steps], default=0
+            ),
+        }
+        return {
+            **found,
+            "peak_bytes": sum(found.values()),
+            "donated_bytes": sum([sizes[k] for k in donations]),
             "in_place": self.plan.in_place,
         }
+
+    def step_seconds(self, inputs: Sequence[Any], passes: int = 25, seconds: float = 0.3) -> list[float]:
+        """The median time of each step, from up to ``passes`` runs of the program step by step, but not many after
+        ``seconds``. Donated inputs are not written to."""
+        taken: list[list[float]] = [[] for _ in self.program.steps]
+        overhead = []
+        begin = perf_counter()
+        for count in range(passes):
+            if count >= 3 and perf_counter() - begin > seconds:
+                break
+            outputs = [make() for make in self._allocators]
+            given = list(inputs)
+            for _, j in self._donations:
+                given[j] = given[j].copy()
+            step = self.program.stepwise(self._donate(given, outputs), outputs)
+            for k, times in enumerate(taken):
+                start = perf_counter()
+                step(k)
+                times.append(perf_counter() - start)
+            start = perf_counter()
+            step(0, 0)
+            overhead.append(perf_counter() - start)
+        least = float(np.median(overhead))
+        return [max(float(np.median(times)) - least, CLOCK_SECONDS) for times in taken]
 
     def cost_analysis(self) -> dict[str, int]:
         """Scalar operations, bytes moved by the kernels, launches, and how many distinct kernels these are."""

@@ -10,7 +10,7 @@ from ..codegen.registers import register_loop
 from ..codegen.scalar import native
 from ..core.jaxpr import ClosedJaxpr
 from ..kernels.assemble import Launch
-from ..kernels.fuse import form_groups
+from ..kernels.fuse import Refusal, form_groups
 from ..kernels.graph import Call, Graph, build_graph
 from ..kernels.ir import Kernel, check_kernel
 from ..kernels.nested import Control, Registers
@@ -18,7 +18,7 @@ from ..kernels.pipeline import build_steps
 from ..kernels.plan import MemoryPlan, make_plan
 from ..kernels.rules import RULES
 
-__all__ = ["Lowered", "Stages", "lower_jaxpr"]
+__all__ = ["Lowered", "Stages", "build", "lower_jaxpr"]
 
 
 class _Cpu:
@@ -50,6 +50,13 @@ class Stages:
                 yield step
             for program in self.inner.get(k, ()):
                 yield from program.launches()
+
+    def programs(self) -> Iterator[Stages]:
+        """This program and all inner ones."""
+        yield self
+        for inner in self.inner.values():
+            for program in inner:
+                yield from program.programs()
 
     def texts(self) -> Iterator[str]:
         """The sources of all kernels that run, in order; those of inner programs in their places."""
@@ -110,13 +117,18 @@ class Lowered:
         return self.stages.as_text()
 
 
+def build(closed: ClosedJaxpr, refusals: list[Refusal] | None = None) -> tuple[Graph, list[Launch | Call]]:
+    """The steps of a program. ``refusals`` collects what fusion decided against; it decides the same each time."""
+    graph = build_graph(closed, RULES, _Cpu())
+    return graph, build_steps(graph, form_groups(graph, refusals))
+
+
 def lower_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = ()) -> Lowered:
     """The kernels of a program, as text, without compiling them.
 
     ``donated``: for each input, whether an output may be written over it.
     """
-    graph = build_graph(closed, RULES, _Cpu())
-    steps = build_steps(graph, form_groups(graph))
+    graph, steps = build(closed)
     plan = make_plan(steps, graph.inputs, graph.outputs, [v for v, _ in graph.constants], donated)
     return Lowered(closed, _print(graph, steps, plan, {}))
 

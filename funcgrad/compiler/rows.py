@@ -17,9 +17,10 @@ from ..runtime.control import CarriedSlots, Inner, MovingSlot, branch_step, scan
 from ..runtime.executor import ARRAY, SCALAR, Program, Step
 from ..runtime.host import Operand, host_step
 from ..runtime.libraries import Matrix, gemm_step
+from ..runtime.threads import get_num_threads
 from .lowered import Stages
 
-__all__ = ["program_of"]
+__all__ = ["program_of", "scratch_bytes", "threads_of"]
 
 SLICE_NANOSECONDS = 15_000
 """Work below which a slice is not worth a thread."""
@@ -59,6 +60,19 @@ def _row(stages: Stages, number: int, step: Launch | Call, addresses: Mapping[st
     if isinstance(step.data, Registers):
         return _registers_row(step, plan, addresses[stages.sources[number]])
     return _gemm_row(step, plan) if step.kind == "gemm" else _host_row(step, plan)
+
+
+def threads_of(launch: Launch) -> int:
+    """How many threads at most work on it."""
+    grain = _grain(launch)
+    return min(get_num_threads(), -(-launch.extent // grain)) if grain else 1
+
+
+def scratch_bytes(step: Launch | Call) -> int:
+    """Memory that a step takes for itself while it runs."""
+    if isinstance(step, Launch):
+        return step.scratch_bytes * threads_of(step)
+    return sum([v.nbytes for v in step.outputs]) if step.kind == "host" else 0
 
 
 def _launch_row(launch: Launch, address: int, plan: MemoryPlan) -> Step:

@@ -13,7 +13,7 @@ import numpy as np
 from . import jaxpr as ir
 from .jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 
-__all__ = ["format_jaxpr"]
+__all__ = ["format_equations", "format_jaxpr"]
 
 
 def _letters(n: int) -> str:
@@ -84,6 +84,15 @@ def _format(jaxpr: Jaxpr, indent: int) -> str:
 def format_jaxpr(jaxpr: Jaxpr) -> str:
     """The text of a jaxpr. Equal programs print the same, whatever objects they are made of."""
     return _format(jaxpr, 0)
+
+
+def format_equations(jaxpr: Jaxpr) -> tuple[dict[Var, str], list[str]]:
+    """The name of each variable, and the text of each equation, as `format_jaxpr` prints them."""
+    names = _Names()
+    for v in (*jaxpr.constvars, *jaxpr.invars):
+        names(v)
+    texts = [_format_eqn(e, names, 0) for e in jaxpr.eqns]
+    return {v: names(v) for v in (*jaxpr.constvars, *jaxpr.invars, *[v for e in jaxpr.eqns for v in e.outvars])}, texts
 
 
 ir.printer = format_jaxpr

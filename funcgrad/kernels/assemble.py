@@ -12,6 +12,8 @@ import numpy as np
 
 from ..util import prod
 from .build import Access, Expression, Node
+from .fuse import Group
+from .graph import Value
 from .ir import (
     TILE,
     ArgFold,
@@ -38,7 +40,8 @@ _TEXT_NUMBERS = (0, 1, -1, 2, 0.5)
 @dataclass(eq=False)
 class Launch:
     """A kernel on buffers: ``accesses[k]`` belongs to the k-th buffer operand, ``ints`` is the kernel's table with
-    zeros where the slot numbers go. ``extent`` counts iterations of parallel axis 0."""
+    zeros where the slot numbers go. ``extent`` counts iterations of parallel axis 0. ``loops`` are role and extent of
+    each axis, ``made`` the values that are computed, ``scratch_bytes`` the working memory of one thread."""
 
     kernel: Kernel
     accesses: list[Access]
@@ -47,6 +50,10 @@ class Launch:
     serial: bool
     nbytes: int
     operations: int
+    group: Group
+    loops: tuple[tuple[str, int], ...]
+    made: tuple[Value, ...]
+    scratch_bytes: int
 
     @property
     def is_copy(self) -> bool:
@@ -384,7 +391,20 @@ class _Assembler:
         iterations = prod(self.domain)
         nbytes = sum([_touched(x, self.domain) for x in accesses])
         weight = sum([1 + 15 * n.heavy for n in self.e.nodes if n.op == "compute"])
-        return Launch(kernel, accesses, ints, extent, self.serial, nbytes, iterations * max(1, weight))
+        return Launch(
+            kernel, accesses, ints, extent, self.serial, nbytes, iterations * max(1, weight), self.group,
+            tuple([(x.role, x.block or x.extent) for x in self.loops]), tuple(self.e.made.values()),
+            self._scratch_bytes(kernel),
+        )  # fmt: skip
+
+    def _scratch_bytes(self, kernel: Kernel) -> int:
+        total = 0
+        for x in kernel.operands:
+            if x.role == "scratch":
+                moving = [loop for loop, step in zip(self.loops, x.steps, strict=True) if step != "0"]
+                extents = [TILE if loop.role == "lane" else loop.block or loop.extent for loop in moving]
+                total += x.dtype.itemsize * prod(extents)
+        return total
 
 
 def _touched(access: Access, domain: tuple[int, ...]) -> int:

@@ -68,6 +68,8 @@ class Expression:
         self.nodes: list[Node] = []
         self.accesses: list[Access] = []
         self.inner = 0
+        self.made: dict[int, Value] = {}
+        """All that the kernel computes: members of the group, and what is computed on the spot."""
         self._memo: dict[Any, Node] = {}
         self._access: dict[Any, int] = {}
         self._members = {m.index for m in group.members}
@@ -172,6 +174,7 @@ class Expression:
         return self._apply(value, own, member_walks(value, self.group), None)
 
     def _apply(self, value: Value, walk: Walk, walks: Sequence[Walk], guard: Node | None) -> Node:
+        self.made[value.index] = value
         if value.kind == "padded":
             return self._pad(value, walk, walks, guard)
         if value.kind == "window":
@@ -246,6 +249,7 @@ class Expression:
         else:
             walk = Walk(embedded(group, layout.strides, row), layout.offset)
         if root.kind == "put":
+            self.made[root.index] = root
             places = root.mode[0]
             args = [self.pull(r, Walk(r.layout.strides, r.layout.offset)) for r in root.operands]
             number = self.access(owner, walk, places)

@@ -13,17 +13,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .affine import Walk, contiguous_strides, split_padded, split_walk
 from .graph import ALONE, CHEAP_WEIGHT, INLINED_KINDS, Call, Graph, Value
 from .ir import TILE
 
-__all__ = ["Group", "embedded", "form_groups", "inlines", "is_local", "member_walks"]
+__all__ = ["Group", "Refusal", "embedded", "form_groups", "inlines", "is_local", "member_walks", "obstacle"]
 
 MAX_MEMBERS = 120
 MAX_INLINE = 60
 _SEEN = 16
+
+
+class Refusal(NamedTuple):
+    """Why ``value`` did not join a group: "*value* *reason*", or, with a ``cause``, "*value* needs *cause*, which
+    *reason*"."""
+
+    value: Value
+    group: int
+    reason: str
+    cause: Value | None = None
 
 
 @dataclass(eq=False)
@@ -81,7 +91,7 @@ def inlines(value: Value, walk: Walk, group: Group) -> bool:
         return False
     if not value.heavy and value.weight <= CHEAP_WEIGHT:
         return True
-    if value.weight > MAX_INLINE or value.claimed not in (-1, group.number):
+    if value.whole or value.weight > MAX_INLINE or value.claimed not in (-1, group.number):
         return False
     if not _leaves_home(value):
         return False
@@ -136,9 +146,40 @@ def operand_walks(value: Value, walk: Walk, domain: tuple[int, ...]) -> list[Wal
     return split_walk(walk, domain, value.shape, [x.layout for x in value.operands])
 
 
+def obstacle(value: Value, group: Group) -> str:
+    """Why the loops of ``group`` cannot compute ``value``, as in `Refusal`; empty if they can."""
+    if group.call is not None:
+        return "cannot join a library or host step, which has no loops of ours"
+    if group.sequential:
+        return "cannot join: writing at computed places is a kernel of its own"
+    if len(group.members) >= MAX_MEMBERS:
+        return f"cannot join: {MAX_MEMBERS} values in one kernel are enough"
+    if value.kind in ("fold", "argfold", "scan"):
+        if value.operands[0].value.block is not None:
+            return "folds the blocks of a long reduction once they are all there"
+        domain = value.operands[0].layout.shape
+        if domain != group.domain:
+            return f"runs over a different domain: {_shape(domain)}, not {_shape(group.domain)}"
+        if group.axes is None:
+            if value.block is None or not any(m.kind == "window" for m in group.members):
+                return ""
+            return "is a long reduction, cut into blocks, and indexing is not"
+        if group.axes != value.axes:
+            return f"folds axes {_shape(value.axes)}, the reductions there axes {_shape(group.axes)}"
+        return "" if group.block == value.block else "is not cut into blocks like the long reductions there"
+    if value.shape == group.domain:
+        return ""
+    if group.axes is None or value.shape != group.kept:
+        return f"runs over a different domain: {_shape(value.shape)}, not {_shape(group.domain)}"
+    return "" if group.block is None else "waits for a long reduction, whose blocks have to be folded first"
+
+
 class Grouper:
-    def __init__(self) -> None:
+    """``refusals``, if given, collects why values did not join the groups of their operands."""
+
+    def __init__(self, refusals: list[Refusal] | None = None) -> None:
         self.groups: list[Group] = []
+        self.refusals = refusals
 
     def new_group(self, domain: tuple[int, ...], **fields: Any) -> Group:
         group = Group(len(self.groups), domain, **fields)
@@ -202,20 +243,6 @@ class Grouper:
                 (r.value, w) for k, (r, w) in enumerate(zip(x.operands, walks, strict=True)) if x.kind != "window" or k
             ]
 
-    def compatible(self, value: Value, group: Group) -> bool:
-        if group.call is not None or group.sequential or len(group.members) >= MAX_MEMBERS:
-            return False
-        if value.kind in ("fold", "argfold", "scan"):
-            domain = value.operands[0].layout.shape
-            if domain != group.domain:
-                return False
-            if group.axes is None:
-                return value.block is None or not any(m.kind == "window" for m in group.members)
-            return group.axes == value.axes and group.block == value.block
-        if value.shape == group.domain:
-            return True
-        return group.axes is not None and group.block is None and value.shape == group.kept
-
     def candidates(self, value: Value) -> list[Group]:
         """The groups that ``value`` might join, the likeliest first."""
         numbers: list[int] = []
@@ -236,9 +263,12 @@ class Grouper:
         group = None
         if value.kind != "put" and value.mode != ALONE:
             for candidate in self.candidates(value):
-                if candidate.number >= earliest and self.compatible(value, candidate) and self._try(value, candidate):
+                reason = _WRITTEN if candidate.number < earliest else obstacle(value, candidate)
+                if not reason and self._try(value, candidate):
                     group = candidate
                     break
+                if self.refusals is not None:
+                    self._note(value, candidate, reason)
         if group is None:
             group = self._fresh(value)
         group.members.append(value)
@@ -256,15 +286,63 @@ class Grouper:
         group.axes, group.block = saved
         return False
 
+    def _note(self, value: Value, group: Group, reason: str) -> None:
+        assert self.refusals is not None
+        cause = None
+        if not reason:
+            reason, cause = self._missing(value, member_walks(value, group), group) or (_LATER, None)
+        self.refusals.append(Refusal(value, group.number, reason, cause))
+
+    def _missing(self, value: Value, walks: Sequence[Walk], group: Group) -> tuple[str, Value] | None:
+        """The operand that is not at hand in ``group``, and why."""
+        for k, (ref, walk) in enumerate(zip(value.operands, walks, strict=True)):
+            x = ref.value
+            if value.kind == "window" and k == 0:
+                if x.group >= group.number:
+                    return "is read at computed places: it is needed whole before", x
+            elif self.ready(x, walk, group, {}) > group.number:
+                if x.group >= group.number and x.kind in INLINED_KINDS and inlines(x, walk, group):
+                    inner = operand_walks(x, walk, group.domain)
+                    found = None if inner is None else self._missing(x, inner, group)
+                    if found is not None:
+                        return found
+                return self._why_not_there(x, walk, group), x
+        return None
+
+    def _why_not_there(self, x: Value, walk: Walk, group: Group) -> str:
+        if x.call is not None:
+            return f"comes from a {'library' if x.call.kind == 'gemm' else 'host'} step"
+        if x.group > group.number:
+            return _LATER
+        if x.kind in ("array", "put") or x.home is not None:
+            return "is written piece by piece: it is needed whole before"
+        if x.kind in ("fold", "argfold", "scan") or group.is_row(x):
+            if x.block is not None:
+                return "is a long reduction, cut into blocks, which have to be folded first"
+            return "is a result along the reduced axes that is needed whole before"
+        if x.whole:
+            return "is read in several arrangements and too heavy to compute for each: it is needed whole before"
+        if x.claimed not in (-1, group.number) and (x.heavy or x.weight > CHEAP_WEIGHT):
+            return "is used in two places and too heavy to compute twice"
+        return "is read at other places than it is computed at (shifted, transposed or repeated)"
+
     def _fresh(self, value: Value) -> Group:
         if value.kind in ("fold", "argfold", "scan"):
             return self.new_group(value.operands[0].layout.shape, axes=value.axes, block=value.block)
         return self.new_group(value.shape, sequential=value.kind == "put")
 
 
-def form_groups(graph: Graph) -> list[Group]:
+def _shape(numbers: Sequence[int]) -> str:
+    return f"[{','.join(map(str, numbers))}]"
+
+
+_WRITTEN = "writes over what another kernel writes first"
+_LATER = "is computed later"
+
+
+def form_groups(graph: Graph, refusals: list[Refusal] | None = None) -> list[Group]:
     """The groups of a graph in order of execution. Groups of which nothing is needed have no stored member."""
-    grouper = Grouper()
+    grouper = Grouper(refusals)
     for item in graph.order:
         if isinstance(item, Call):
             group = grouper.new_group((), call=item)

@@ -62,11 +62,14 @@ class Ref(NamedTuple):
 class Value:
     """See the module's text. ``uses`` counts refs from other values, outputs and steps; ``group`` is the number of the
     group that defines the value, ``claimed`` of one that has it computed on the spot, ``consumers`` of its last
-    reader. ``meeting`` is the nearest value through which everything made of this one passes."""
+    reader. ``meeting`` is the nearest value through which everything made of this one passes. ``eqn`` is the equation
+    that it comes from, None for the copy that makes a result an array of its own. ``whole`` values are too heavy to
+    compute for each of the overlapping layouts that they are read through: see ``find_whole``."""
 
     __slots__ = (
-        "axes", "block", "call", "claimed", "consumers", "dtype", "fn", "group", "heavy", "home", "index", "kind",
-        "meeting", "mode", "operands", "params", "parts", "readers", "shape", "stored", "uses", "weight",
+        "axes", "block", "call", "claimed", "consumers", "dtype", "eqn", "fn", "group", "heavy", "home", "index",
+        "kind", "meeting", "mode", "operands", "params", "parts", "readers", "shape", "stored", "uses", "weight",
+        "whole",
     )  # fmt: skip
 
     def __init__(self, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> None:
@@ -84,6 +87,7 @@ class Value:
         self.parts: list[Value] = []
         self.readers = 0
         self.call: Call | None = None
+        self.eqn: Eqn | None = None
         self.uses = 0
         self.weight = 0
         self.heavy = False
@@ -92,6 +96,7 @@ class Value:
         self.consumers = -1
         self.claimed = -1
         self.meeting: Value | None = None
+        self.whole = False
 
     @property
     def size(self) -> int:
@@ -170,6 +175,8 @@ class GraphBuilder:
         self.flops = 0
         self.once: set[Var] = set()
         """The variables that one equation, and nothing else, reads."""
+        self.current: Eqn | None = None
+        """The equation that is being lowered."""
         self._scalars: dict[tuple[str, bytes], Value] = {}
 
     def run(self, jaxpr: Jaxpr, inputs: Sequence[Ref]) -> list[Ref]:
@@ -178,7 +185,9 @@ class GraphBuilder:
         counts = Counter([a for e in jaxpr.eqns for a in e.invars if type(a) is Var])
         counts.update([a for a in jaxpr.outvars if type(a) is Var] * 2)
         self.once.update([v for v, n in counts.items() if n == 1])
+        expanded = self.current  # equations of an expansion count as the equation that is expanded
         for eqn in jaxpr.eqns:
+            self.current = expanded or eqn
             lower = eqn.primitive.lower
             rule = self.rules.get(type(lower))
             if rule is None:
@@ -188,6 +197,7 @@ class GraphBuilder:
                 self.env[eqn.outvars[0]] = results
             else:
                 self.env.update(zip(eqn.outvars, results, strict=True))
+        self.current = expanded
         return [self.read(a) for a in jaxpr.outvars]
 
     # -- values
@@ -195,6 +205,7 @@ class GraphBuilder:
     def new(self, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], operands: Sequence[Ref] = ()) -> Value:
         value = Value(kind, shape, dtype, self.count)
         self.count += 1
+        value.eqn = self.current
         value.operands = tuple(operands)
         for ref in operands:
             ref.value.uses += 1
@@ -281,6 +292,7 @@ class GraphBuilder:
             value = Value("step", squeeze_shape(v.aval.shape), v.aval.dtype, self.count)
             self.count += 1
             value.call = call
+            value.eqn = eqn
             outs.append(value)
         call.outputs = tuple(outs)
         if scratch:
@@ -318,6 +330,7 @@ def build_graph(closed: ClosedJaxpr, rules: dict[type, Callable[..., Any]], back
         outputs.append(value)
     find_meetings(b.order, outputs)
     weigh(b.order)
+    find_whole(b.order, outputs)
     return Graph(inputs, b.constants, b.order, outputs, b.flops)
 
 
@@ -336,6 +349,32 @@ def weigh(order: Sequence[Value | Call]) -> None:
             if x.uses == 1 or x.meeting is not None or (not x.heavy and x.weight <= CHEAP_WEIGHT):
                 value.weight = min(value.weight + x.weight, 1000)
                 value.heavy = value.heavy or x.heavy
+
+
+def find_whole(order: Sequence[Value | Call], outputs: Sequence[Value]) -> None:
+    """Set ``whole`` for costly values that are read through several layouts which overlap: ``y`` and its transpose, or
+    its neighbours. Where they are read, another element is needed than the one at hand, so each layout would have to
+    compute it anew. (Layouts that repeat elements are judged where they are used.)"""
+    seen: dict[int, set[Layout]] = {}
+    values: dict[int, Value] = {}
+
+    def read(value: Value, layout: Layout) -> None:
+        if value.uses < 2 or value.kind not in INLINED_KINDS or value.home is not None or 0 in layout.strides:
+            return
+        if value.heavy or value.weight > CHEAP_WEIGHT:
+            if layout.size == value.size and not layout.offset and layout.is_contiguous():
+                layout = Layout.contiguous(value.shape)  # whatever its shape, element for element
+            values[value.index] = value
+            seen.setdefault(value.index, set()).add(layout)
+
+    for item in order:
+        for value, layout in item.operands:
+            read(value, squeeze(layout))
+    for value in outputs:
+        read(value, Layout.contiguous(value.shape))
+    for index, layouts in seen.items():
+        value = values[index]
+        value.whole = len(layouts) > 1 and sum([x.size for x in layouts]) > value.size
 
 
 _MEETING_STEPS = 24

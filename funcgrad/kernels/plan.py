@@ -1,14 +1,19 @@
 """The buffer plan: when each value in memory lives, and where.
 
-Launches run in order, so a buffer lives from the launch that writes it first to the one that reads it last.
-Temporaries share one arena: each takes the best-fitting free block, and a result takes over the memory of an operand
-that dies in the launch that makes it if it reads that operand element for element.
+Launches run in order, so a buffer lives from the launch that writes it first to the one that reads it last. Memory is
+handed out walking backwards: where a value is read last it gets the memory of a result that is written over it element
+for element, else the best-fitting free block of the one arena that temporaries share. Outputs begin in memory of their
+own, which is free before (that is, after, walking backwards) the launch that writes them: so a product and the update
+made of it, or a value and its copy, need no memory but the output's. Forwards, one would have to guess which of two
+buffers a chain of values must begin in to end beside its output; backwards it follows.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .assemble import Launch
 from .graph import Call, Value
@@ -45,46 +50,115 @@ def make_plan(
     where given, of an output the one input whose memory it may take."""
     slots = {v.index: k for k, v in enumerate((*inputs, *outputs, *constants))}
     donations, written_over = _donations(steps, inputs, outputs, donated, heirs)
-    last: dict[int, int] = {}
-    order: list[tuple[int, Value]] = []
-    for number, step in enumerate(steps):
-        for value, written in touched(step):
-            if value.index in slots:
-                continue
-            if value.index not in last and written:
-                order.append((number, value))
-            last[value.index] = number
-    arena = _Arena()
-    offsets: list[int] = []
-    dying: dict[int, list[Value]] = {}
-    for _, value in order:
-        dying.setdefault(last[value.index], []).append(value)
-    place: dict[int, int] = {}
-    taken: set[int] = set()
-    first_temporary, position, in_place = len(slots), 0, len(donations)
+    made, born, dying = _lifetimes(steps, slots)
+    places = _Places(slots, [v for k, v in enumerate(outputs) if k not in donations])
     elided: set[int] = {n for n in written_over if steps[n].is_copy}  # type: ignore[union-attr]
-    temporaries = []
-    for number, step in enumerate(steps):
-        while position < len(order) and order[position][0] == number:
-            value = order[position][1]
-            position += 1
-            heir = _takes_over(step, value, dying.get(number, ()), taken) if isinstance(step, Launch) else None
+    in_place = len(donations)
+    for number in range(len(steps) - 1, -1, -1):
+        step, results = steps[number], born.get(number, ())
+        alive = dying.get(number, ())  # backwards, a value comes to life where it is read last
+        taken: set[int] = set()
+        claimed: set[int] = set()
+        for result in results:
+            if result in alive:  # nothing reads it
+                places.find(result)
+                taken.add(result.index)
+        for result in results:
+            heir = None
+            if places.can_pass_on(result):
+                take = _takes_over if isinstance(step, Launch) else _host_takes_over
+                heir = take(step, result, alive, taken)  # type: ignore[arg-type]
             if heir is not None:
+                places.pass_on(result, heir)
                 taken.add(heir.index)
+                claimed.add(result.index)
                 in_place += 1
                 if isinstance(step, Launch) and step.is_copy:
                     elided.add(number)
-                at = place[heir.index]
-            else:
-                at = arena.take(_rounded(value.nbytes))
-            place[value.index] = at
-            slots[value.index] = first_temporary + len(offsets)
-            offsets.append(at)
-            temporaries.append(value)
-        for value in dying.get(number, ()):
+        for value in alive:
             if value.index not in taken:
-                arena.give(place[value.index], _rounded(value.nbytes))
-    return MemoryPlan(slots, offsets, arena.size, in_place, elided, temporaries, donations)
+                places.find(value)
+        for result in results:
+            if result.index not in claimed:
+                places.free(result)
+    offsets: list[int] = []
+    temporaries = [v for v in made if places.of[v.index].output is None]
+    first_temporary = len(slots)
+    for value in made:
+        output, offset = places.of[value.index]
+        if output is not None:
+            slots[value.index] = slots[output]
+        else:
+            slots[value.index] = first_temporary + len(offsets)
+            offsets.append(offset)
+    return MemoryPlan(slots, offsets, places.arena.size, in_place, elided, temporaries, donations)
+
+
+def _lifetimes(
+    steps: Sequence[Launch | Call], slots: dict[int, int]
+) -> tuple[list[Value], dict[int, list[Value]], dict[int, list[Value]]]:
+    """The temporaries in order; per step, what is first written in it (outputs too), and the temporaries whose last
+    use it is."""
+    made: list[Value] = []
+    last: dict[int, int] = {}
+    born: dict[int, list[Value]] = {}
+    for number, step in enumerate(steps):
+        for value, written in touched(step):
+            if written and value.index not in last:
+                born.setdefault(number, []).append(value)
+                if value.index not in slots:
+                    made.append(value)
+            last[value.index] = number
+    dying: dict[int, list[Value]] = {}
+    for value in made:
+        dying.setdefault(last[value.index], []).append(value)
+    return made, born, dying
+
+
+class _Place(NamedTuple):
+    """The memory of an output (by index), or an offset in the arena."""
+
+    output: int | None
+    offset: int = 0
+
+
+class _Places:
+    """Where temporaries lie, handed out from the last step to the first."""
+
+    def __init__(self, slots: dict[int, int], outputs: Sequence[Value]) -> None:
+        self.of: dict[int, _Place] = {v.index: _Place(v.index) for v in outputs}
+        self.arena = _Arena()
+        self.outputs = {v.index: v for v in outputs}
+        self.unborn: list[tuple[int, int]] = []
+        """Outputs whose memory is free: (bytes, index), in order."""
+
+    def can_pass_on(self, value: Value) -> bool:
+        """Not an output that lies in donated memory."""
+        return value.index in self.of
+
+    def pass_on(self, value: Value, heir: Value) -> None:
+        self.of[heir.index] = self.of[value.index]
+
+    def find(self, value: Value) -> None:
+        """Free memory in the arena, then an output that holds it, then more arena."""
+        nbytes = _rounded(value.nbytes)
+        at = self.arena.take_free(nbytes)
+        if at is None:
+            k = bisect_left(self.unborn, (value.nbytes, -1))
+            if k < len(self.unborn):
+                self.of[value.index] = _Place(self.unborn.pop(k)[1])
+                return
+            at = self.arena.grow(nbytes)
+        self.of[value.index] = _Place(None, at)
+
+    def free(self, value: Value) -> None:
+        place = self.of.get(value.index)
+        if place is None:
+            return
+        if place.output is not None:
+            insort(self.unborn, (self.outputs[place.output].nbytes, place.output))
+        else:
+            self.arena.give(place.offset, _rounded(value.nbytes))
 
 
 def _donations(
@@ -155,33 +229,49 @@ def _takes_over(launch: Launch, value: Value, dying: Sequence[Value], taken: set
     return None
 
 
+def _host_takes_over(call: Call, value: Value, dying: Sequence[Value], taken: set[int]) -> Value | None:
+    """The one result of a host step is copied into place when the function has returned: its operands may be gone."""
+    if call.kind != "host" or len(call.outputs) != 1:
+        return None
+    for ref in call.operands:
+        old = ref.value
+        if old in dying and old.index not in taken and old.nbytes == value.nbytes:
+            return old
+    return None
+
+
 def _rounded(nbytes: int) -> int:
     return max(ALIGNMENT, -(-nbytes // ALIGNMENT) * ALIGNMENT)
 
 
 class _Arena:
-    """First fit over free blocks, which are kept in order of address and joined when they touch."""
+    """Best fit over free blocks, which are kept in order of address and joined when they touch."""
 
     def __init__(self) -> None:
         self.size = 0
         self.free: list[tuple[int, int]] = []
 
-    def take(self, nbytes: int) -> int:
+    def take_free(self, nbytes: int) -> int | None:
+        """The smallest free block that is large enough; None where there is none."""
         best = -1
         for k, (_, room) in enumerate(self.free):
             if room >= nbytes and (best < 0 or room < self.free[best][1]):
                 best = k
                 if room == nbytes:
                     break
-        if best >= 0:
-            at, room = self.free[best]
-            if room == nbytes:
-                del self.free[best]
-            else:
-                self.free[best] = (at + nbytes, room - nbytes)
-            return at
+        if best < 0:
+            return None
+        at, room = self.free[best]
+        if room == nbytes:
+            del self.free[best]
+        else:
+            self.free[best] = (at + nbytes, room - nbytes)
+        return at
+
+    def grow(self, nbytes: int) -> int:
+        """A block that begins with what is free at the end."""
         if self.free and self.free[-1][0] + self.free[-1][1] == self.size:
-            at, room = self.free.pop()
+            at, _ = self.free.pop()
             self.size = at + nbytes
             return at
         at = self.size

@@ -57,7 +57,10 @@ def inline_calls(closed: ClosedJaxpr) -> ClosedJaxpr:
         copied: list[Eqn | tuple[Var, Atom]] = []
         for e in inner.jaxpr.eqns:  # fresh variables: the same jaxpr may be called twice
             outvars = tuple([Var(v.aval) for v in e.outvars])
-            copied.append(Eqn(e.primitive, tuple([renamed(a) for a in e.invars]), e.params, outvars, e.source))
+            source = (
+                e.source if isinstance(eqn.primitive.lower, Call) else eqn.source
+            )  # an expansion has no user's line
+            copied.append(Eqn(e.primitive, tuple([renamed(a) for a in e.invars]), e.params, outvars, source))
             renamed.update(zip(e.outvars, outvars, strict=True))
         for v, a in zip(eqn.outvars, inner.jaxpr.outvars, strict=True):
             copied.append((v, renamed(a) if not isinstance(a, Literal) else a))

@@ -9,6 +9,7 @@ from .control import simplify_control
 from .cse import eliminate_common_subexpressions
 from .dce import eliminate_dead_code
 from .inline import inline_calls
+from .products import transpose_products
 from .simplify import simplify
 
 __all__ = ["PASSES", "optimize"]
@@ -36,4 +37,5 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("control", _control),  # bodies of loops and branches, by all passes; what moves out of them meets the rest
     ("cse", eliminate_common_subexpressions),  # forward and backward halves share subexpressions
     ("dce", eliminate_dead_code),  # what simplify and cse bypassed
+    ("products", transpose_products),  # last: it wants to know who else reads a product
 )

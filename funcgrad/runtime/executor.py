@@ -342,6 +342,29 @@ class Program:
         if len(self._free) < _KEPT_FRAMES:
             self._free.append(frame)
 
+    def stepwise(self, inputs: Sequence[Any], outputs: Sequence[np.ndarray]) -> Callable[..., None]:
+        """`step(k)` runs step k alone, `step(k, count)` that many from there on, over slots that are filled once: for
+        who wants to look, or take the time, between two steps. Holds the GIL."""
+        arena = memory.aligned(self._arena_bytes)
+        held = [np.array(x) if k == SCALAR else x for x, k in zip(inputs, self._kinds, strict=False)]
+        frame = self.template.copy()
+        first = HEADER_WORDS + len(held) + len(outputs)
+        frame[HEADER_WORDS:first] = [x.ctypes.data for x in (*held, *outputs)]
+        frame[len(frame) - len(self.temporaries) :] = self.temporaries + arena.ctypes.data
+        run = ctypes.PYFUNCTYPE(ctypes.c_ssize_t, ctypes.c_ssize_t)(run_address())
+        keep = arena, held, outputs, frame
+        if self.parallel:
+            threads.start()
+
+        def step(k: int, count: int = 1) -> None:
+            frame[_ROWS] = self._rows[k:].ctypes.data
+            frame[_COUNT], frame[STATUS_WORD] = count, 0
+            status = run(frame.ctypes.data)
+            if status:
+                self._raise(status + k, *keep[1:3])
+
+        return step
+
     def _make_template(self, release_gil: bool) -> np.ndarray:
         template = np.zeros(HEADER_WORDS + self._slots, np.int64)
         template[_ROWS] = self._rows.ctypes.data

@@ -22,8 +22,8 @@ fall to zero: so no worker can read a description that is no longer, or not yet,
 WAITING/ACTIVE are the same two-sided handshake, for the two ways of falling asleep. All of it is sequentially
 consistent.
 
-    FUNCGRAD_NUM_THREADS   how many threads work on one loop, the caller included (default: the CPUs we may
-    use)
+    FUNCGRAD_NUM_THREADS   how many threads work on one loop, the caller included (default: the CPUs we may use, by
+                           affinity and by the quota of our control group)
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ import numpy as np
 
 from funcgrad.runtime.compile import compile_runtime
 
-__all__ = ["available_cpus", "get_num_threads", "pool_cell", "set_num_threads", "start", "stop"]
+__all__ = ["available_cpus", "cgroup_cpus", "get_num_threads", "pool_cell", "set_num_threads", "start", "stop"]
 
 MAX_THREADS = 512
 _SPIN = 2000  # about 40 us of `pause`
@@ -161,17 +161,52 @@ def worker(pool):
 # -- how many
 
 
-def _cgroup_cpus() -> float:
-    """The CPU quota of our container, in CPUs; infinite where there is none."""
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def cgroup_cpus(root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> float:
+    """The CPU quota of our control group and of those around it, in CPUs; infinite where there is none.
+
+    Version 2 has one tree below ``root``, version 1 one for each set of controllers. In a container the path that
+    ``membership`` names is often that of the host, and what we see of the tree begins further down: so the root, too,
+    is asked, and files that are not there set no limit.
+    """
+    limits = [float("inf")]
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        lines = membership.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            limits += [_quota_v2(folder) for folder in _upwards(root, path)]
+        elif "cpu" in controllers.split(","):
+            for name in (controllers, "cpu"):
+                limits += [_quota_v1(folder) for folder in _upwards(root / name, path)]
+    limits += [_quota_v2(root), _quota_v1(root / "cpu")]
+    return min(limits)
+
+
+def _upwards(root: Path, path: str) -> list[Path]:
+    """The folder of a control group, and those around it up to ``root``."""
+    parts = [p for p in path.split("/") if p not in ("", "..")]
+    return [root.joinpath(*parts[:n]) for n in range(len(parts), -1, -1)]
+
+
+def _quota_v2(folder: Path) -> float:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
         return float("inf") if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
+    except (OSError, ValueError, ZeroDivisionError):
+        return float("inf")
+
+
+def _quota_v1(folder: Path) -> float:
     try:
-        quota_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
-        period_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
-        return quota_us / period_us if quota_us > 0 else float("inf")
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+        return quota / period if quota > 0 else float("inf")
     except (OSError, ValueError, ZeroDivisionError):
         return float("inf")
 
@@ -180,7 +215,7 @@ def available_cpus() -> int:
     """The CPUs this process may use: its affinity, and its container's quota."""
     affinity = getattr(os, "sched_getaffinity", None)
     cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, int(min(cpus, _cgroup_cpus())))
+    return max(1, int(min(cpus, cgroup_cpus())))
 
 
 def _initial() -> int:
@@ -193,7 +228,11 @@ def _initial() -> int:
 
 
 def get_num_threads() -> int:
-    """How many threads work on one parallel loop, the calling one included."""
+    """How many threads work on one parallel loop, the calling one included.
+
+    By default the CPUs that this process may use; the environment's `FUNCGRAD_NUM_THREADS` says otherwise. Raises
+    ValueError if that is not an integer from 1 to 512.
+    """
     global _num_threads
     if _num_threads == 0:
         _num_threads = _initial()
@@ -201,7 +240,16 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Let `n` threads work on one parallel loop, the calling one included; 1 starts none."""
+    """Let `n` threads work on one parallel loop, the calling one included; 1 starts none.
+
+    Results do not depend on it, bit for bit. Raises ValueError unless `n` is an integer from 1 to 512.
+
+    >>> before = get_num_threads()
+    >>> set_num_threads(1)
+    >>> get_num_threads()
+    1
+    >>> set_num_threads(before)
+    """
     global _num_threads
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= MAX_THREADS:
         raise ValueError(f"set_num_threads: n must be an integer from 1 to {MAX_THREADS}, not {n!r}")

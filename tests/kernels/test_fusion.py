@@ -13,9 +13,10 @@ from funcgrad.core.avals import ShapedArray, aval_of
 from funcgrad.core.jaxpr import Literal
 from funcgrad.core.staging import stage
 from funcgrad.kernels.assemble import Launch
-from funcgrad.kernels.ir import check_kernel
+from funcgrad.kernels.ir import Compute, check_kernel
 from funcgrad.ops.indexing import scatter_add_p
-from funcgrad.ops.structural import reduce_sum
+from funcgrad.ops.shape import rev, strided_slice
+from funcgrad.ops.structural import reduce_sum, reshape, transpose
 from funcgrad.ops.transcendental import exp, sin, tanh
 
 from .programs import FUSED, INDEX, WHOLE, both, compiled, layer_norm, softmax
@@ -166,3 +167,38 @@ def test_literal_inputs_of_one_program() -> None:
     closed = stage(lambda x: [x + 1.5], [aval_of(np.float64(2.0))])
     assert any(isinstance(a, Literal) for e in closed.eqns for a in e.invars)
     assert compile_jaxpr(closed)([2.0]) == [3.5]
+
+
+OVERLAPPING = {
+    # name: program of y = tanh(x) (n, n); launches
+    "transposed": (lambda y: [y * transpose(y, (1, 0))], 2),
+    "neighbours": (lambda y: [strided_slice(y, (1, 0), (8, 8)) * strided_slice(y, (0, 0), (7, 8))], 2),
+    "reversed, and a result": (lambda y: [y, rev(y, (0,)) * 2.0], 2),
+    "columns that do not overlap": (lambda y: [strided_slice(y, (0, 0), (8, 4)) * strided_slice(y, (0, 4), (8, 8))], 1),
+    "reshaped": (lambda y: [y * 2.0, reshape(y, (64,)) * sin(reshape(y, (64,)))], 2),
+    "one arrangement, read twice": (lambda y: [(lambda r: r * sin(r))(rev(y, (0,)))], 1),
+}
+
+
+@pytest.mark.parametrize("name", OVERLAPPING)
+def test_heavy_values_read_in_several_arrangements_are_computed_once(name: str) -> None:
+    program, launches = OVERLAPPING[name]
+    x = np.linspace(-1.0, 1.0, 64).reshape(8, 8)
+
+    def f(x: Any) -> Any:
+        return program(tanh(x))
+
+    executable = compiled(f, [x])
+    assert executable.cost_analysis()["launches"] == launches
+    statements = [
+        s
+        for step in executable.lowered.steps
+        if isinstance(step, Launch)
+        for stage in step.kernel.stages
+        for s in stage.body
+        if isinstance(s, Compute) and s.fn == "tanh"
+    ]
+    columns = 2 if name == "columns that do not overlap" else 1  # two halves, each of which has its own elements
+    assert len(statements) == columns
+    for found, expected in zip(*both(f, [x]), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-14)

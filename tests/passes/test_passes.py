@@ -142,3 +142,31 @@ def test_deep_programs_take_linear_time_and_no_recursion() -> None:
 
     closed = optimize(fg.make_jaxpr(chain)(1.0))
     assert names(closed) == ["add"] * 20_000
+
+
+PRODUCTS = {
+    # name: function, transposes that remain
+    "turned": (lambda x, y: (x @ y).T * 2.0, 0),
+    "turned with more axes": (lambda x, y: np.transpose(np.tensordot(x, y, 1), (1, 0)), 0),
+    "a batch": (lambda x, y: np.swapaxes(np.stack([x, x]) @ np.stack([y, y]), 1, 2), 0),
+    "batches move too": (lambda x, y: (np.stack([x, x]) @ np.stack([y, y])).T, 1),
+    "also read as it is": (lambda x, y: (lambda p: (p, p.T * 1.5))(x @ y), 1),
+    "the result is the product": (lambda x, y: (x @ y).T, 0),
+    "gradient of weights": (lambda x, y: fg.grad(lambda w: np.sum(np.sin(x @ w)))(y), 0),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_read_transposed_are_computed_transposed(name: str) -> None:
+    fun, remain = PRODUCTS[name]
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(3, 4)), rng.normal(size=(4, 5))
+    closed = fg.make_jaxpr(fun)(x, y)
+    optimized = optimize(closed, check=True)
+    names = [e.primitive.name for e in optimized.eqns]
+    assert names.count("transpose") == remain
+    assert names.count("dot_general") == [e.primitive.name for e in closed.eqns].count("dot_general")
+    for a, b in zip(
+        eval_jaxpr(closed.jaxpr, closed.consts, x, y), eval_jaxpr(optimized.jaxpr, optimized.consts, x, y), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-14)
