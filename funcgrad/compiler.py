@@ -33,9 +33,11 @@ from .kernels.plan import MemoryPlan, make_plan
 from .kernels.rules import RULES
 from .runtime.compile import CompiledKernel, compile_kernels, compile_kernels_with_numba
 from .runtime.executor import ARRAY, SCALAR, Program, Step
+from .runtime.fourier import Pass, fft_step
 from .runtime.host import Operand, host_step
 from .runtime.libraries import Matrix, gemm_step
 from .runtime.memory import allocator
+from .runtime.sorting import argsort_step, sort_step
 
 __all__ = ["Executable", "compile_jaxpr", "lower_jaxpr"]
 
@@ -176,6 +178,8 @@ def compile_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = (), compiler: s
             rows.append(_launch_row(step, addresses[number], plan))
         elif step.kind == "gemm":
             rows.append(_gemm_row(step, plan))
+        elif step.kind in ("fft", "sort", "argsort"):
+            rows.append(_library_row(step, plan))
         else:
             rows.append(_host_row(step, plan))
     program = Program(
@@ -220,6 +224,16 @@ def _matrix(ref: Ref, plan: MemoryPlan, shape: tuple[int, int]) -> Matrix:
     size, layout = ref.value.dtype.itemsize, ref.layout
     step, down, right = (s * size for s in layout.strides)
     return Matrix(plan.slots[ref.value.index], shape, (down, right), layout.offset * size, step)
+
+
+def _library_row(call: Call, plan: MemoryPlan) -> Step:
+    (ref,), (out,) = call.operands, call.outputs
+    dtype, offset = ref.value.dtype, ref.layout.offset * ref.value.dtype.itemsize
+    slots = plan.slots[ref.value.index], plan.slots[out.index]
+    if call.kind == "fft":
+        return fft_step(Pass(*call.data), dtype, out.dtype, *slots, offset)
+    make = sort_step if call.kind == "sort" else argsort_step
+    return make(slots[0], offset, slots[1], call.data, dtype)
 
 
 def _host_row(call: Call, plan: MemoryPlan) -> Step:

@@ -19,6 +19,7 @@ from ..core.staging import stage
 from ..util import prod
 from .affine import Walk, compose
 from .graph import INDEX, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
+from .library_rules import library_step
 
 __all__ = ["RULES", "identity_of"]
 
@@ -506,6 +507,11 @@ def _host(b: GraphBuilder, eqn: Eqn, lower: Any, refs: list[Ref]) -> tuple[Ref, 
     return b.call("host", eqn, [contiguous(b, x) for x in refs])
 
 
+def _library(b: GraphBuilder, eqn: Eqn, lower: L.Library, refs: list[Ref]) -> Any:
+    results = library_step(b, eqn, lower.routine, refs)
+    return _host(b, eqn, lower, refs) if results is None else results
+
+
 def contiguous(b: GraphBuilder, ref: Ref) -> Ref:
     """A ref that lies in memory row-major without gaps (it may begin anywhere)."""
     return ref if ref.layout.is_contiguous() and not ref.value.virtual else b.copy(ref)
@@ -526,5 +532,5 @@ RULES: dict[type, Callable[..., Any]] = {
     L.Contract: _contract,
     L.Inline: _inline,
     L.Host: _host,
-    L.Library: _host,
+    L.Library: _library,
 }

@@ -39,7 +39,7 @@ from numpy import (
 )  # fmt: skip
 
 from ..core.trace import Tracer
-from . import linalg, methods
+from . import fft, linalg, methods
 from .at import at
 from .calculus import (
     convolve, correlate, diff, ediff1d, gradient, interp, polyder, polyint, polyval, trapezoid, unwrap,
@@ -196,6 +196,7 @@ __all__ = [
     "extract",
     "eye",
     "fabs",
+    "fft",
     "fill_diagonal",
     "finfo",
     "fix",
