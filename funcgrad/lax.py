@@ -24,11 +24,12 @@ from .ops import transcendental as tr
 from .ops.collective import axis_index, axis_size
 from .ops.cumulative import cumlogsumexp, cummax, cummin, cumprod, cumsum
 from .ops.fourier import FftType, fft
+from .ops.indexing import take_along_axis
 from .ops.promotion import as_dtype
 from .ops.reduce import reduce_and, reduce_max, reduce_min, reduce_or, reduce_prod
 from .ops.shape import concatenate, pad, rev, slice_in_dim, split
 from .ops.shape import strided_slice as slice
-from .ops.sort import sort
+from .ops.sort import sort as _sort
 from .ops.stop import stop_gradient as _stop_gradient
 from .ops.structural import broadcast_in_dim, reduce_sum, reshape, shape_of, squeeze, transpose
 from .ops.structural import broadcast_to as _broadcast_to
@@ -362,6 +363,15 @@ def argmin(operand: Any, axis: int, index_dtype: Any = np.intp) -> Any:
     return as_dtype(reduce.argmin(operand, axis), np.dtype(index_dtype))
 
 
+def sort(operand: Any, dimension: int = -1, is_stable: bool = True, num_keys: int = 1) -> Any:
+    """Sort along ``dimension``, ascending, NaN last; always stably.
+
+    A tuple or list of operands of one shape is sorted together by its first ``num_keys`` members, lexicographically,
+    and gives a tuple.
+    """
+    return _sort(operand, dimension, num_keys)
+
+
 def sort_key_val(keys: Any, values: Any, dimension: int = -1, is_stable: bool = True) -> Any:
     """Keys sorted, and values in the order of their keys."""
     return sort((keys, values), dimension, num_keys=1)
@@ -374,10 +384,10 @@ def top_k(operand: Any, k: int, *, axis: int = -1) -> tuple[Any, Any]:
     if not 0 <= k <= n:
         raise ValueError(f"top_k: k is {k} for an axis of extent {n}")
     axis %= rank
+    backwards = rev(operand, (axis,))  # so that of equal elements the first comes last, and then first again
     position = _create.broadcasted_iota(np.int64, shape_of(operand), axis)
-    backwards = sort((rev(operand, (axis,)), rev(position, (axis,))), axis, num_keys=1)
-    values, indices = (slice_in_dim(rev(v, (axis,)), 0, k, axis=axis) for v in backwards)
-    return values, indices
+    order = rev(slice_in_dim(_sort((backwards, position), axis)[1], n - k, n, axis=axis), (axis,))
+    return take_along_axis(backwards, order, axis, "promise_in_bounds"), ew.sub(_create.full_like(order, n - 1), order)
 
 
 # collectives ----------------------------------------------------------------------------------------------------

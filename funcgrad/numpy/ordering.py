@@ -6,8 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from ..core.avals import aval_of
 from ..core.trace import Tracer
 from ..ops import sort as so
+from ..ops.create import full
+from ..ops.promotion import as_dtype, promote_dtypes
+from ..ops.search import count_places
+from ..ops.search import searchsorted as find
 from ..ops.shape import rev
 from ..ops.structural import reshape, shape_of
 from ..util import canonicalize_axis
@@ -71,12 +76,14 @@ def lexsort(keys: Any, axis: int = -1) -> Any:
 @implements(np.searchsorted)
 def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None, **unused: Any) -> Any:
     """Where to insert values so that a sorted array stays sorted."""
-    x, v = operand(a), operand(v)
+    x, v = promote_dtypes(operand(a), operand(v))
     if side not in ("left", "right"):
         raise ValueError(f"searchsorted: side must be 'left' or 'right', found {side!r}")
-    x = x if sorter is None else take(x, sorter)
-    before = np.less if side == "left" else np.less_equal
-    return np.sum(before(x, np.expand_dims(v, -1)), axis=-1)
+    if len(shape_of(x)) != 1:
+        raise ValueError(f"searchsorted: the sorted array must have one axis, found shape {shape_of(x)}")
+    if aval_of(x).dtype.kind == "c":
+        raise TypeError("searchsorted: complex numbers cannot be searched for under a trace; sort by a real key")
+    return find(x if sorter is None else take(x, sorter), v, side == "right")
 
 
 @implements(np.digitize)
@@ -90,10 +97,23 @@ def digitize(x: Any, bins: Any, right: bool = False) -> Any:
     return searchsorted(bins, x, "left" if right else "right")
 
 
+def occurrences(weights: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
+    """What each element counts: its weight, or one."""
+    if weights is None:
+        return full(shape, 1, np.intp)
+    w = np.ravel(operand(weights))
+    if shape_of(w) != shape:
+        raise ValueError(f"weights of {shape_of(w)[0]} elements do not fit {shape[0]} values")
+    dtype = aval_of(w).dtype if dtype is None else np.dtype(dtype)
+    return as_dtype(w, np.dtype(np.intp) if dtype.kind == "b" else dtype)
+
+
 @implements(np.histogram)
 def histogram(a: Any, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None) -> Any:
     """Counts (or sums of weights) in bins, and the edges of the bins."""
     x = np.ravel(operand(a))
+    if aval_of(x).dtype.kind not in "iuf":
+        raise TypeError(f"histogram: values must be integers or floats, found {aval_of(x).dtype.name}")
     if np.ndim(bins) == 0 and not isinstance(bins, Tracer):
         low, high = (np.min(x), np.max(x)) if range is None else range
         edges = np.linspace(low, high, int(bins) + 1)
@@ -103,6 +123,5 @@ def histogram(a: Any, bins: Any = 10, range: Any = None, density: Any = None, we
     index = np.subtract(searchsorted(edges, x, "right"), 1)
     index = where(np.equal(x, edges[-1]), n - 1, index)
     inside = np.logical_and(np.greater_equal(x, edges[0]), np.less_equal(x, edges[-1]))
-    hit = np.logical_and(np.equal(np.expand_dims(index, 0), np.arange(n)[:, None]), inside)
-    counts = np.sum(hit, axis=1) if weights is None else np.matmul(np.multiply(hit, 1.0), np.ravel(operand(weights)))
+    counts = count_places(where(inside, index, n), occurrences(weights, shape_of(index)), n)
     return (counts / np.diff(edges) / np.sum(counts) if density else counts), edges
