@@ -20,7 +20,6 @@ from .elementwise import (
     is_nan,
     le,
     lt,
-    minimum,
     select,
 )
 from .elementwise import sub as subtract
@@ -55,7 +54,7 @@ def searchsorted(a: Any, v: Any, right: bool) -> Any:
     place = full(shape, 0, INDEX)
     for bit in range(n.bit_length() - 1, -1, -1):
         further = add(place, full(shape, 1 << bit, INDEX))
-        probe = gather(a, [minimum(subtract(further, full(shape, 1, INDEX)), full(shape, n - 1, INDEX))], (0,))
+        probe = gather(a, [subtract(further, full(shape, 1, INDEX))], (0,), "clip")
         before = bitwise_not(_less(v, probe)) if right else _less(probe, v)
         place = select(bitwise_and(before, le(further, full(shape, n, INDEX))), further, place)
     return place

@@ -63,7 +63,8 @@ def argsort_rows(slots, ints, lo, hi):
 """
 _BITS, _INFINITY = 0x7FFFFFFFFFFFFFFF, 0x7FF0000000000000
 _SAME_FLOATS = f"""
-                a, b = here & {_BITS}, before & {_BITS}
+                a = here & {_BITS}
+                b = before & {_BITS}
                 same = same or a | b == 0 or (a > {_INFINITY} and b > {_INFINITY})"""
 
 
