@@ -6,6 +6,7 @@ memory that suits it; the result is that buffer seen through a layout. So no pas
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -36,6 +37,11 @@ def routine(
 # Fourier transforms ---------------------------------------------------------------------------------------------
 
 
+LONG = 1 << 17
+"""Elements from which a complex transform is done by factors; before, one by pocketfft stays in a cache."""
+SHORTEST_FACTOR = 32
+
+
 class FourierPass(NamedTuple):
     """Transforms along one axis: ``outer`` times ``inner`` of them; strides (outer, inner, element) in elements."""
 
@@ -60,8 +66,56 @@ def fourier(b: GraphBuilder, eqn: Eqn, refs: list[Ref]) -> Ref:
         passes = [*passes[1:], passes[0]]
     ref = refs[0]
     for axis, each, n in passes:
-        ref = _one_axis(b, eqn, ref, axis, each, n)
+        factors = _factors(n) if each in ("FFT", "IFFT") and n >= LONG else (1, n)
+        transform = _one_axis if min(factors) < SHORTEST_FACTOR else _by_factors
+        ref = transform(b, eqn, ref, axis, each, n)
     return ref
+
+
+def _factors(n: int) -> tuple[int, int]:
+    """Two factors of ``n`` as close to each other as may be."""
+    first = next(k for k in range(math.isqrt(n), 0, -1) if n % k == 0)
+    return first, n // first
+
+
+def _by_factors(b: GraphBuilder, eqn: Eqn, ref: Ref, axis: int, kind: str, n: int) -> Ref:
+    """A long transform as many short ones: with n = n1 n2, j = n2 j1 + j2 and k = k1 + n1 k2,
+
+        y[k] = sum_j2 w^(j2 k1) (sum_j1 x[j] exp(-2πi j1 k1 / n1)) exp(-2πi j2 k2 / n2),    w = exp(-2πi/n)
+
+    that is, columns of a matrix, a twiddle factor for each element, rows, and a transposition. All of it stays in
+    caches and is shared by threads, which one long transform by pocketfft does not and is not.
+    """
+    shape, (n1, n2) = ref.layout.shape, _factors(n)
+    matrix = (*shape[:axis], n1, n2, *shape[axis + 1 :])
+    ref = b.view(ref, lambda layout: layout.reshape(matrix))
+    ref = _one_axis(b, eqn, ref, axis, kind, n1)
+    w = _twiddles(b, n1, n2, ref.value.dtype, kind == "IFFT")
+    w = Ref(w.value, w.layout.broadcast(matrix, (axis, axis + 1)))
+    ref = b.map("mul", [ref, w], ref.value.dtype, matrix)
+    ref = _one_axis(b, eqn, ref, axis + 1, kind, n2)
+    swapped = [*range(axis), axis + 1, axis, *range(axis + 2, len(matrix))]
+    return b.view(Ref(ref.value, ref.layout.permute(swapped)), lambda layout: layout.reshape(shape))
+
+
+def _twiddles(b: GraphBuilder, n1: int, n2: int, dtype: np.dtype[Any], inverse: bool) -> Ref:
+    """The matrix ``exp(∓2πi j k / (n1 n2))`` as an expression; the angle is reduced to half a turn exactly."""
+    shape, n, f64 = (n1, n2), n1 * n2, np.dtype(np.float64)
+    lines = []
+    for axis, extent in enumerate(shape):
+        line = b.new("iota", (extent,), INDEX)
+        line.weight = 1
+        lines.append(Ref(line, Layout.contiguous((extent,)).broadcast(shape, [axis])))
+    turn = b.map("mul", lines, INDEX, shape)
+    far = b.map("gt", [turn, b.scalar(n // 2, INDEX)], np.dtype(np.bool_), shape)
+    turn = b.map("select", [far, b.map("sub", [turn, b.scalar(n, INDEX)], INDEX, shape), turn], INDEX, shape)
+    unit = b.scalar((1 if inverse else -1) * 2 * math.pi / n, f64)
+    angle = b.map("mul", [b.map("convert", [turn], f64, shape), unit], f64, shape)
+    parts = [b.map(fn, [angle], f64, shape) for fn in ("cos", "sin")]
+    real = np.dtype(np.float32) if dtype == np.complex64 else f64
+    if real != f64:
+        parts = [b.map("convert", [x], real, shape) for x in parts]
+    return b.map("complex", parts, dtype, shape)
 
 
 def _one_axis(b: GraphBuilder, eqn: Eqn, ref: Ref, axis: int, kind: str, n: int) -> Ref:
