@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from ..core.avals import aval_of
 from ..core.trace import Tracer
 from ..ops import sort as so
 from ..ops.create import full
+from ..ops.indexing import scatter
 from ..ops.promotion import as_dtype, promote_dtypes
 from ..ops.search import count_places
 from ..ops.search import searchsorted as find
@@ -19,10 +21,10 @@ from ..util import canonicalize_axis
 from ..util import prod as int_prod
 from .dispatch import implements, operand
 from .manipulation import take
-from .selection import where
+from .selection import unknown_size, where
 
 __all__ = [
-    "argpartition", "argsort", "digitize", "histogram", "lexsort", "partition", "searchsorted", "sort",
+    "argpartition", "argsort", "digitize", "histogram", "lexsort", "partition", "searchsorted", "sort", "unique",
 ]  # fmt: skip
 
 
@@ -125,3 +127,41 @@ def histogram(a: Any, bins: Any = 10, range: Any = None, density: Any = None, we
     inside = np.logical_and(np.greater_equal(x, edges[0]), np.less_equal(x, edges[-1]))
     counts = count_places(where(inside, index, n), occurrences(weights, shape_of(index)), n)
     return (counts / np.diff(edges) / np.sum(counts) if density else counts), edges
+
+
+@implements(np.unique, extras=("size", "fill_value"))
+def unique(
+    ar: Any, return_index: bool = False, return_inverse: bool = False, return_counts: bool = False, axis: Any = None,
+    *, equal_nan: bool = True, sorted: bool = True, size: int | None = None, fill_value: Any = None,
+) -> Any:  # fmt: skip
+    """The distinct elements, ascending. How many there are is not known under a trace: ``size`` says how many to
+    return; the rest, if there are fewer, is ``fill_value`` (by default the least of them), counted zero times."""
+    x = operand(ar)
+    if size is None:
+        raise unknown_size("unique", "Pass size=n of funcgrad.numpy.unique for the n least distinct elements.")
+    if axis is not None:
+        raise NotImplementedError(f"unique along axis {axis} cannot be traced; only of all elements (axis=None)")
+    size, n = operator.index(size), int_prod(shape_of(x))
+    if not n:
+        raise ValueError("unique: there is no element to fill the result with; the array is empty")
+    flat = reshape(x, (n,))
+    order = so.argsort(flat, 0)
+    ascending = take(flat, order)
+    before, after = ascending[:-1], ascending[1:]
+    differs = np.not_equal(before, after)
+    if equal_nan and aval_of(x).dtype.kind in "fc":
+        differs = np.logical_and(differs, np.logical_not(np.logical_and(np.isnan(before), np.isnan(after))))
+    rank = np.cumsum(np.concatenate([np.ones(1, np.bool_), differs]))
+    starts = find(rank, np.arange(1, size + 2), False)
+    found = np.less(np.arange(size), rank[-1])
+    places = np.minimum(starts[:size], n - 1)
+    fill = ascending[0] if fill_value is None else as_dtype(operand(fill_value), aval_of(x).dtype)
+    results = [where(found, take(ascending, places), fill)]
+    if return_index:
+        results.append(where(found, take(order, places), order[0]))
+    if return_inverse:
+        inverse = scatter(full((n,), 0, np.intp), rank - 1, [order], (0,), "promise_in_bounds", True)
+        results.append(reshape(inverse, shape_of(x)))
+    if return_counts:
+        results.append(starts[1:] - starts[:-1])
+    return tuple(results) if len(results) > 1 else results[0]

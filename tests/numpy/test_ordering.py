@@ -150,6 +150,41 @@ def test_bincount() -> None:
     np.testing.assert_array_equal(found, [np.bincount(row, minlength=40) for row in batch])
 
 
+@pytest.mark.parametrize("name", ["ties", "i", "B", "?", "holes", "d", "complex", "one"])
+def test_unique(name: str) -> None:
+    x = ARRAYS[name]
+    count = len(np.unique(x))
+    for size in (count, count + 3, max(count - 2, 1), 1):
+        fun = fg.jit(lambda x, n=size: jnp.unique(x, True, True, True, size=n))
+        values, index, inverse, counts = fun(x)
+        wanted = np.unique(x, True, True, True)
+        kept = min(size, count)
+        for found, full in zip((values, index, counts), (wanted[0], wanted[1], wanted[3]), strict=True):
+            assert found.shape == (size,) and found.dtype == full.dtype
+            np.testing.assert_array_equal(found[:kept], full[:kept])
+        assert np.all(values[kept:] == wanted[0][0]) and np.all(counts[kept:] == 0)
+        np.testing.assert_array_equal(inverse, wanted[2])
+    filled = fg.jit(lambda x: jnp.unique(x, size=count + 2, fill_value=1))(x)
+    np.testing.assert_array_equal(filled, np.append(np.unique(x), np.ones(2, x.dtype)))
+
+
+def test_unique_keeps_nans_apart_on_demand() -> None:
+    found = fg.jit(lambda x: jnp.unique(x, equal_nan=False, size=6))(np.array([np.nan, 1.0, np.nan, 2.0]))
+    np.testing.assert_array_equal(found, [1.0, 2.0, np.nan, np.nan, 1.0, 1.0])
+    gradient = fg.grad(lambda x: np.sum(jnp.unique(x, size=2) ** 2))(np.array([3.0, 1.0, 3.0, 1.0]))
+    np.testing.assert_array_equal(gradient, [6.0, 2.0, 0.0, 0.0])
+
+
+def test_nonzero_of_many() -> None:
+    x = RNG.integers(0, 2, (30, 40))
+    count = int(np.sum(x))
+    for size in (count, count + 5, 7):
+        found = fg.jit(lambda x, n=size: jnp.nonzero(x, size=n, fill_value=-1))(x)
+        for axis, full in zip(found, np.nonzero(x), strict=True):
+            np.testing.assert_array_equal(axis[:count], full[:size])
+            assert np.all(axis[count:] == -1)
+
+
 DIFFERENTIABLE = {
     "sort": lambda np, x: np.sum(np.sort(x, axis=0) ** 3 * np.arange(1.0, 5.0)),
     "argsort": lambda np, x: np.sum(np.take_along_axis(np.sin(x), np.argsort(x, axis=1), 1) * np.arange(4.0)),
@@ -195,6 +230,9 @@ ERRORS: dict[str, tuple[Any, type[Exception], str]] = {
     "length": (lambda x: np.bincount(x[0].astype(int)), ValueError, "pass length=n"),
     "floats": (lambda x: jnp.bincount(x[0], length=3), TypeError, "a vector of integers, found float64"),
     "weights": (lambda x: np.histogram(x, 3, weights=x[0]), ValueError, "weights of 4 elements do not fit 12 values"),
+    "unique": (lambda x: np.unique(x), fg.errors.ConcretizationError, "Pass size=n"),
+    "unique axis": (lambda x: jnp.unique(x, axis=0, size=2), NotImplementedError, "along axis 0"),
+    "unique of nothing": (lambda x: jnp.unique(x[:0], size=2), ValueError, "the array is empty"),
     "keys": (lambda x: fg.lax.sort((x, x), num_keys=3), ValueError, "num_keys is 3 for 2 operands"),
     "shapes": (lambda x: fg.lax.sort((x, x[0])), ValueError, "they must agree"),
 }
