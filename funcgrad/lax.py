@@ -15,6 +15,7 @@ from . import tree
 from .core.avals import aval_of
 from .core.trace import Tracer
 from .numpy.dispatch import operand
+from .numpy.dispatch import operand as _operand
 from .ops import collective, reduce
 from .ops import create as _create
 from .ops import dot as _dot
@@ -24,12 +25,12 @@ from .ops import transcendental as tr
 from .ops.collective import axis_index, axis_size
 from .ops.cumulative import cumlogsumexp, cummax, cummin, cumprod, cumsum
 from .ops.fourier import FftType, fft
-from .ops.indexing import take_along_axis
 from .ops.promotion import as_dtype
 from .ops.reduce import reduce_and, reduce_max, reduce_min, reduce_or, reduce_prod
 from .ops.shape import concatenate, pad, rev, slice_in_dim, split
 from .ops.shape import strided_slice as slice
 from .ops.sort import sort as _sort
+from .ops.sort import top_k as _top_k
 from .ops.stop import stop_gradient as _stop_gradient
 from .ops.structural import broadcast_in_dim, reduce_sum, reshape, shape_of, squeeze, transpose
 from .ops.structural import broadcast_to as _broadcast_to
@@ -379,15 +380,7 @@ def sort_key_val(keys: Any, values: Any, dimension: int = -1, is_stable: bool = 
 
 def top_k(operand: Any, k: int, *, axis: int = -1) -> tuple[Any, Any]:
     """The ``k`` largest elements along ``axis``, descending, and their indices."""
-    rank = len(shape_of(operand))
-    n = shape_of(operand)[axis]
-    if not 0 <= k <= n:
-        raise ValueError(f"top_k: k is {k} for an axis of extent {n}")
-    axis %= rank
-    backwards = rev(operand, (axis,))  # so that of equal elements the first comes last, and then first again
-    position = _create.broadcasted_iota(np.int64, shape_of(operand), axis)
-    order = rev(slice_in_dim(_sort((backwards, position), axis)[1], n - k, n, axis=axis), (axis,))
-    return take_along_axis(backwards, order, axis, "promise_in_bounds"), ew.sub(_create.full_like(order, n - 1), order)
+    return _top_k(_operand(operand), k, axis)
 
 
 # collectives ----------------------------------------------------------------------------------------------------

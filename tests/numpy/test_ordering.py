@@ -81,6 +81,38 @@ def test_top_k(name: str) -> None:
         fg.lax.top_k(x, x.shape[-1] + 1)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int8", "uint16"])
+@pytest.mark.parametrize(("n", "k"), [(20_000, 1), (20_011, 7), (50_000, 30), (5000, 4)])
+def test_few_of_many(n: int, k: int, dtype: str) -> None:
+    """Found in blocks: with ties, with NaN and without, where all are equal, in any axis."""
+    x = RNG.integers(0, 100, n).astype(dtype) if dtype != "float64" else RNG.normal(size=n)
+    rows = [x, np.sort(x), np.sort(x)[::-1].copy(), np.zeros_like(x)]
+    if dtype.startswith("f"):
+        holes = x.copy()
+        holes[RNG.integers(0, n, 3)] = np.nan
+        rows += [holes, np.full_like(x, -np.inf)]
+    fun = fg.jit(lambda x: fg.lax.top_k(x, k))
+    for row in rows:
+        values, places = fun(row)
+        wanted = n - 1 - np.argsort(row[::-1], kind="stable")[::-1][:k]
+        np.testing.assert_array_equal(places, wanted)
+        np.testing.assert_array_equal(values, row[wanted])
+    both = np.stack(rows, axis=1)
+    values, places = fg.jit(lambda x: fg.lax.top_k(x, k, axis=0))(both)
+    np.testing.assert_array_equal(places, np.stack([fun(row)[1] for row in rows], axis=1))
+    batched = fg.jit(fg.vmap(lambda x: fg.lax.top_k(x, k)[0], 1, 1))(both)
+    np.testing.assert_array_equal(values, batched)
+
+
+def test_top_k_gradient() -> None:
+    x = RNG.permutation(20_000) / 7.0
+    gradient = fg.jit(fg.grad(lambda x: np.sum(fg.lax.top_k(x, 3)[0] ** 2 * np.arange(1.0, 4.0))))(x)
+    wanted = np.zeros_like(x)
+    order = np.argsort(-x)[:3]
+    wanted[order] = 2 * x[order] * np.arange(1.0, 4.0)
+    np.testing.assert_allclose(gradient, wanted, rtol=1e-14)
+
+
 @pytest.mark.parametrize("size", [0, 1, 7, 256, 257, 1000, 4096, 5000])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "int16"])
 def test_searchsorted(dtype: str, size: int) -> None:
