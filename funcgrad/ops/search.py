@@ -24,6 +24,7 @@ from .elementwise import (
 )
 from .elementwise import sub as subtract
 from .indexing import INDEX, gather, scatter_add
+from .stop import stop_gradient
 from .structural import broadcast_in_dim, expand_dims, reduce_sum, shape_of
 
 __all__ = ["count_places", "searchsorted"]
@@ -44,6 +45,7 @@ def searchsorted(a: Any, v: Any, right: bool) -> Any:
 
     Both have one real dtype.
     """
+    a, v = stop_gradient(a), stop_gradient(v)
     (n,), shape = shape_of(a), shape_of(v)
     if n <= LINEAR:
         whole = (*shape, n)
