@@ -4,7 +4,8 @@ A *pass* is a batch of transforms: ``outer`` times ``inner`` of them, each over 
 the batch is one stack of rows (``inner`` is 1), pocketfft reads and writes the rows where they are. Where neighbours
 in memory belong to different transforms (the axis is not the last one), some neighbouring columns are gathered
 into rows, transformed there, and put back: every cache line is read and written once, where taking column by column
-reads a line for each element.
+reads a line for each element. Unless the lines of one column stay in the cache for the next: then pocketfft may as
+well do that.
 
 The batch is the step's parallel axis. A transform is done by one thread, always by the same sequence of operations,
 so results do not depend on the number of threads. Small transforms call pocketfft directly; where its loops cannot be
@@ -22,24 +23,24 @@ from typing import Any
 
 import numpy as np
 
-from funcgrad.runtime.compile import compile_runtime
+from funcgrad.runtime.compile import compile_runtime, compile_runtime_kernel
 from funcgrad.runtime.executor import Step
 from funcgrad.runtime.host import Operand, host_step
 from funcgrad.runtime.numpy_loops import fft_loop
 
 __all__ = ["Pass", "fft_step"]
 
-# Neighbours that are read and written together, by measurement (1024 x 1024 complex128, one thread: 64 bytes 9.5 ms,
-# 128 11.7, 256 10.5, 512 7.5; NumPy 10); fewer where the gathered rows would not stay in a cache.
+# Neighbours that are read and written together, by measurement (1024 x 1024 complex128, one thread: 64 bytes 9.2 ms,
+# 128 6.6, 256 6.4, 512 5.7; NumPy 9.8); fewer where the gathered rows would not stay in a cache.
 TILE_BYTES_MOST, TILE_BYTES_LEAST, SCRATCH_BYTES = 512, 128, 1 << 20
 PADDING = 64  # bytes between gathered rows: lengths are powers of two, and such strides share few places of a cache
-_AT_HAND = 1 << 15  # bytes that lie in the first cache however they are walked
 _LONGEST = 1 << 22  # elements; pocketfft's failure to get memory can be reported through Python only
 _NANOSECONDS = 0.4  # per element and binary digit of the length
 _WORTH_A_THREAD = 15_000  # nanoseconds
 
 # slots of the input and the output | byte offset of the input | loop | its data | malloc | free | factor | 0 |
-# byte strides: outer in, outer out, element in, element out | elements in, out | inner | byte stride inner in | tile
+# byte strides: outer in, outer out, element in, element out | elements in, out | inner | byte stride inner in | tile |
+# byte stride inner out
 _ROWS = """
 def fft_rows(slots, ints, lo, hi):
     block = call1(load(ints + 40), 88)
@@ -60,6 +61,45 @@ def fft_rows(slots, ints, lo, hi):
         call_kernel(load(ints + 24), block, block + 24, block + 48, load(ints + 32))
         call1(load(ints + 48), block)
 """
+
+
+# Some columns at once, where they are.
+_STRIDED = """
+def fft_strided(slots, ints, lo, hi):
+    source = load(slots + 8 * load(ints)) + load(ints + 16)
+    target = load(slots + 8 * load(ints + 8))
+    inner = load(ints + 120)
+    tile = load(ints + 136)
+    tiles = (inner + tile - 1) // tile
+    block = call1(load(ints + 40), 88)
+    if block == 0:
+        store(slots - 8, 1)
+    else:
+        store(block + 8, ints + 56)
+        store(block + 32, load(ints + 104))
+        store(block + 40, load(ints + 112))
+        store(block + 48, load(ints + 128))
+        store(block + 56, 0)
+        store(block + 64, load(ints + 144))
+        store(block + 72, load(ints + 88))
+        store(block + 80, load(ints + 96))
+        for t in range(lo, hi):
+            i = t // tiles
+            j = (t - i * tiles) * tile
+            store(block, source + i * load(ints + 72) + j * load(ints + 128))
+            store(block + 16, target + i * load(ints + 80) + j * load(ints + 144))
+            store(block + 24, min(inner - j, tile))
+            call_kernel(load(ints + 24), block, block + 24, block + 48, load(ints + 32))
+        call1(load(ints + 48), block)
+"""
+
+
+def _stays_in_cache(n: int, step_bytes: int) -> bool:
+    """Whether the cache lines that a column touches are still there for the next column: they are few, and do not
+    share a few places only, as at strides of powers of two."""
+    lines = abs(step_bytes) // 64
+    places = 64 // math.gcd(lines, 64) if lines else 64
+    return n <= min(16 * places, 512)
 
 
 def _tile(row_bytes: int, element_bytes: int, inner: int) -> int:
@@ -100,11 +140,11 @@ def fft_columns(slots, ints, lo, hi):
     data = load(ints + 32)
     tile = load(ints + 136)
     tiles = (inner + tile - 1) // tile
-    block = call1(load(ints + 40), 88 + tile * (row_in * {room} + row_out))
+    block = call1(load(ints + 40), 152 + tile * (row_in * {room} + row_out))
     if block == 0:
         store(slots - 8, 1)
     else:
-        into = block + 88
+        into = (block + 151) & -64
         out = into + tile * row_in * {room}
         store(block, into)
         store(block + 8, ints + 56)
@@ -146,11 +186,6 @@ class Pass:
     strides_in: tuple[int, int, int]
     strides_out: tuple[int, int, int]
 
-    def by_columns(self) -> Pass:
-        """Column after column, read and written where they are."""
-        (_, side_in, step_in), (_, side_out, step_out) = self.strides_in, self.strides_out
-        return Pass(self.kind, self.n, self.inner, 1, (side_in, 0, step_in), (side_out, 0, step_out))
-
     @property
     def counts(self) -> tuple[int, int]:
         """Elements of one transform's input and output."""
@@ -163,8 +198,6 @@ def fft_step(
 ) -> Step:
     """The step that writes all of slot ``slot_out``. ``offset``: where the input begins in its slot, in bytes."""
     size_in, size_out = dtype_in.itemsize, dtype_out.itemsize
-    if work.inner > 1 and work.outer == 1 and work.n * work.inner * max(size_in, size_out) <= _AT_HAND:
-        work = work.by_columns()
     real = np.dtype(np.float64 if max(size_in, size_out) == 16 else np.float32)
     suffix = f"_n_{'odd' if work.n % 2 else 'even'}" if work.kind == "RFFT" else ""
     allocator = malloc_and_free()
@@ -187,9 +220,13 @@ def fft_step(
         address = compile_runtime(_ROWS, "fft_rows", 4, returns=False)
     else:
         width = _tile(work.n * 2 * real.itemsize, 2 * real.itemsize, work.inner)
-        ints.append(width)
+        ints += [width, target[1][1]]
         extent, cost = extent * -(-work.inner // width), 1.5 * width * cost
-        address = compile_runtime(_columns(size_in, size_out), "fft_columns", 4, returns=False)
+        strided = _stays_in_cache(work.n, max(abs(source[1][2]), abs(target[1][2])))
+        if strided:
+            address = compile_runtime(_STRIDED, "fft_strided", 4, returns=False)
+        else:
+            address = compile_runtime_kernel(_columns(size_in, size_out), "fft_columns").address
     worth = extent > 1 and extent * cost > 2 * _WORTH_A_THREAD
     return Step(address, ints, extent, max(1, round(_WORTH_A_THREAD / cost)) if worth else 0, checks=True)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from funcgrad.runtime.compile import compile_runtime
+from funcgrad.runtime.compile import compile_runtime, compile_runtime_kernel
 from funcgrad.runtime.executor import Step
 from funcgrad.runtime.host import Operand, host_step
 from funcgrad.runtime.numpy_loops import sort_functions
@@ -89,7 +89,7 @@ def argsort_step(slot_in: int, offset: int, slot_out: int, shape: tuple[int, int
         return host_step(lambda x: np.argsort(x, kind="stable"), [given], [result], "argsort")
     source = _ARGSORT.replace("{FLOAT}", _SAME_FLOATS if dtype.kind == "f" else "")
     ints = [slot_in, slot_out, offset, n, found.argsort, integers.sort]
-    address = compile_runtime(source, "argsort_rows", 4, returns=False)
+    address = compile_runtime_kernel(source, "argsort_rows").address
     return Step(address, ints, rows, _grain(rows, n, _ARGSORT_NANOSECONDS))
 
 
