@@ -177,7 +177,7 @@ def sorting(b: GraphBuilder, eqn: Eqn, refs: list[Ref]) -> Sequence[Ref] | None:
         return None
     order: Ref | None = None
     for key in refs[num_keys - 1 :: -1] if num_keys > 1 else refs[:1]:
-        key = rows.last(_wide(b, key))
+        key = rows.last(_sortable(b, key))
         found = rows.call("argsort", key if order is None else rows.take(key, order), INDEX)
         order = found if order is None else rows.take(order, found)
     assert order is not None
@@ -235,10 +235,14 @@ class _Rows:
         )
 
 
-def _wide(b: GraphBuilder, ref: Ref) -> Ref:
-    """Keys of eight bytes in the same order."""
-    dtype = ref.value.dtype
-    wide = np.dtype({"f": np.float64, "u": np.uint64}.get(dtype.kind, np.int64))
+def _sortable(b: GraphBuilder, ref: Ref) -> Ref:
+    """Keys in the same order of a dtype that can be sorted by: half floats as single ones; beyond 2**32 elements, 4
+    bytes as 8."""
+    dtype, wide = ref.value.dtype, ref.value.dtype
+    if dtype == np.float16:
+        wide = np.dtype(np.float32)
+    elif dtype.itemsize == 4 and max(ref.layout.shape) >= 1 << 32:
+        wide = np.dtype(f"{dtype.kind}8")
     return ref if dtype == wide else b.map("convert", [ref], wide, ref.layout.shape)
 
 

@@ -38,11 +38,13 @@ class Loop(NamedTuple):
 
 
 class Sorts(NamedTuple):
-    """``int sort(void *start, intp n, void *)`` and ``int argsort(void *start, intp *order, intp n, void *)``; neither
-    need keep the order of equal elements, and both put NaN last."""
+    """``int sort(void *start, intp n, void *)`` and ``int argsort(void *start, intp *order, intp n, void *)``, quick
+    and stable ones; all put NaN last, and give another number than 0 if there was no memory."""
 
     sort: int
     argsort: int
+    stable_sort: int
+    stable_argsort: int
 
 
 def _plain_build() -> bool:
@@ -140,8 +142,11 @@ def sort_functions(dtype: str) -> Sorts | None:
     if address is None:
         return None
     words = (ctypes.c_int64 * (_ARGSORT_WORD + 3)).from_address(address)
-    sorts = Sorts(words[_SORT_WORD], words[_ARGSORT_WORD])
-    return sorts if all(sorts) and _sorts(native, sorts) else None
+    sorts = Sorts(words[_SORT_WORD], words[_ARGSORT_WORD], words[_SORT_WORD + 2], words[_ARGSORT_WORD + 2])
+    if not all(sorts):
+        return None
+    pairs = ((sorts.sort, sorts.argsort), (sorts.stable_sort, sorts.stable_argsort))
+    return sorts if all(_sorts(native, *pair) for pair in pairs) else None
 
 
 def _array_functions(dtype: np.dtype[Any]) -> int | None:
@@ -161,17 +166,17 @@ def _array_functions(dtype: np.dtype[Any]) -> int | None:
     return address
 
 
-def _sorts(dtype: np.dtype[Any], sorts: Sorts) -> bool:
+def _sorts(dtype: np.dtype[Any], sort_address: int, argsort_address: int) -> bool:
     """Whether both functions order a few elements (NaN last)."""
     values = (np.arange(40) * 7 % 40).astype(dtype)  # booleans: one False
     if dtype.kind in "fc":
         values[3] = np.nan
     kept = values.copy()
     order = np.arange(len(values), dtype=np.int64)
-    argsort = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 2, ctypes.c_int64, ctypes.c_void_p)(sorts.argsort)
+    argsort = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 2, ctypes.c_int64, ctypes.c_void_p)(argsort_address)
     if argsort(values.ctypes.data, order.ctypes.data, len(values), None) != 0:
         return False
-    sort = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)(sorts.sort)
+    sort = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)(sort_address)
     if sort(values.ctypes.data, len(values), None) != 0:
         return False
     wanted = np.sort(kept)
