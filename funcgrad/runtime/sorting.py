@@ -1,11 +1,16 @@
 """Sorting rows as steps of a native program, by NumPy's sort and argsort.
 
-Both work on C-contiguous rows; rows are the step's parallel axis. NumPy's quick functions (vectorised where the CPU
-allows it, several times as fast as its stable ones) do not keep the order of equal keys. After an argsort that order
-is restored: positions of equal keys come out as runs, and each run is sorted as the integers that they are. So the
-result is the stable one, at the price of one pass over the keys. (Equal means: the same bits, or both zero, or both
-NaN.) Keys of 4 bytes are quicker still: with their position behind them they are 8-byte integers, no two of them equal,
-which one quick sort puts in order. Keys of 1 or 2 bytes NumPy's stable functions sort by digits.
+All work on C-contiguous rows; rows are the step's parallel axis. NumPy's quick sorts are vectorised where the CPU
+allows it, several times as fast as its stable ones, but do not keep the order of equal elements: of values alone that
+does not show. A stable argsort is made of a quick sort of values: of integers that have the key in their upper bits
+and the position, which makes them all different, in the lower ones.
+
+* Keys of 4 bytes (floats by an integer of the same order) leave room for 32 bits of position.
+* Of keys of 8 bytes the least is subtracted. If what is left and the position are no longer than 63 bits, that is all;
+  else the lowest bits of the keys are left out, and runs of elements that agree in the others, rare ones if keys are
+  anything like random, are put in order by insertion. Where that takes too long, NumPy's quick argsort is asked, and
+  the positions in each run of equal keys are sorted.
+* Keys of 1 or 2 bytes NumPy's stable functions sort by digits.
 """
 
 from __future__ import annotations
@@ -57,29 +62,109 @@ def stable_argsort_rows(slots, ints, lo, hi):
         store(slots - 8, 1)
 """
 
-# slots of keys and order | byte offset of the keys | elements of a row | argsort | sort of int64
+# slots of keys and order | byte offset of the keys | elements of a row | argsort | sort of int64 | bits of a position
 _ARGSORT = """
 def argsort_rows(slots, ints, lo, hi):
     n = load(ints + 24)
+    bits = load(ints + 48)
+    mask = (1 << bits) - 1
+    limit = 8 * n
     for i in range(lo, hi):
         keys = load(slots + 8 * load(ints)) + load(ints + 16) + i * n * 8
         order = load(slots + 8 * load(ints + 8)) + i * n * 8
+        least = {TOP}
+        most = -{TOP} - 1
         for k in range(n):
-            store(order + 8 * k, k)
-        call_kernel(load(ints + 32), keys, order, n, 0)
-        first = 0
-        before = load(keys + 8 * load(order))
-        for k in range(1, n + 1):
-            same = False
-            if k < n:
-                here = load(keys + 8 * load(order + 8 * k))
-                same = here == before{FLOAT}
-                before = here
-            if not same:
-                if k - first > 1:
-                    call3(load(ints + 40), order + 8 * first, k - first, 0)
-                first = k
+            key = load(keys + 8 * k){KEY}
+            least = min(least, key)
+            most = max(most, key)
+        span = most - least
+        shift = 0
+        if span < 0:
+            span = span >> 1 & {TOP}
+            shift = 1
+        while span >> (63 - bits) != 0:
+            span = span >> 1
+            shift = shift + 1
+        whole = {TOP} >> max(shift - 1, 0) if shift > 0 else -1
+        for k in range(n):
+            key = load(keys + 8 * k){KEY}
+            store(order + 8 * k, (key - least >> shift & whole) << bits | k)
+        call3(load(ints + 40), order, n, 0)
+        moves = 0
+        if shift > 0:
+            first = 0
+            before = load(order) >> bits
+            for k in range(1, n + 1):
+                same = False
+                if k < n:
+                    here = load(order + 8 * k) >> bits
+                    same = here == before
+                    before = here
+                if not same:
+                    if k - first > 1:
+                        for j in range(first, k):
+                            place = load(order + 8 * j) & mask
+                            key = load(keys + 8 * place){KEY}
+                            mine = key
+                            at = j
+                            going = at > first and moves < limit
+                            while going:
+                                other = load(order + 8 * (at - 1))
+                                key = load(keys + 8 * other){KEY}
+                                going = key > mine
+                                if going:
+                                    store(order + 8 * at, other)
+                                    at = at - 1
+                                    moves = moves + 1
+                                    going = at > first and moves < limit
+                            store(order + 8 * at, place)
+                    first = k
+        if moves < limit:
+            for k in range(n):
+                store(order + 8 * k, load(order + 8 * k) & mask)
+        else:
+            for k in range(n):
+                store(order + 8 * k, k)
+            call_kernel(load(ints + 32), keys, order, n, 0)
+            first = 0
+            key = load(keys + 8 * load(order)){KEY}
+            last = key
+            for k in range(1, n + 1):
+                same = False
+                if k < n:
+                    key = load(keys + 8 * load(order + 8 * k)){KEY}
+                    same = key == last
+                    last = key
+                if not same:
+                    if k - first > 1:
+                        call3(load(ints + 40), order + 8 * first, k - first, 0)
+                    first = k
 """
+_TOP = 0x7FFFFFFFFFFFFFFF
+_KEYS = {
+    "i": [],
+    "u": ["key = key ^ 1 << 63"],
+    "f": [
+        f"size = key & {_TOP}",
+        f"key = key ^ (key >> 63 & {_TOP})",
+        "key = 0 if size == 0 else key",
+        f"key = {_TOP} if size > 0x7FF0000000000000 else key",
+    ],
+}
+"""From the bits of a key to an integer of the same order, all zeros one and all NaN one."""
+
+
+def _argsort_source(kind: str) -> str:
+    lines = []
+    for line in _ARGSORT.replace("{TOP}", str(_TOP)).split("\n"):
+        lines.append(line.replace("{KEY}", ""))
+        if "{KEY}" in line:
+            space = line[: len(line) - len(line.lstrip())]
+            lines += [space + each for each in _KEYS[kind]]
+    return "\n".join(lines)
+
+
 # slots of keys and order | byte offset of the keys | elements of a row | sort of int64
 _NARROW_ARGSORT = """
 def narrow_argsort_rows(slots, ints, lo, hi):
@@ -105,12 +190,6 @@ _NARROW_KEYS = {
             key = 0x7FFFFFFF if size > 0x7F800000 else key""",
 }
 """From the bits of a key to an integer of the same order, all zeros one and all NaN one."""
-
-_BITS, _INFINITY = 0x7FFFFFFFFFFFFFFF, 0x7FF0000000000000
-_SAME_FLOATS = f"""
-                a = here & {_BITS}
-                b = before & {_BITS}
-                same = same or a | b == 0 or (a > {_INFINITY} and b > {_INFINITY})"""
 
 
 def sort_step(slot_in: int, offset: int, slot_out: int, shape: tuple[int, int], dtype: np.dtype[Any]) -> Step:
@@ -146,9 +225,8 @@ def argsort_step(slot_in: int, offset: int, slot_out: int, shape: tuple[int, int
         source = _NARROW_ARGSORT.replace("{KEY}", _NARROW_KEYS[dtype.kind])
         address = compile_runtime_kernel(source, "narrow_argsort_rows").address
         return Step(address, ints, rows, _grain(rows, n, _SORT_NANOSECONDS))
-    source = _ARGSORT.replace("{FLOAT}", _SAME_FLOATS if dtype.kind == "f" else "")
-    ints = [slot_in, slot_out, offset, n, found.argsort, integers.sort]
-    address = compile_runtime_kernel(source, "argsort_rows").address
+    ints = [slot_in, slot_out, offset, n, found.argsort, integers.sort, max(1, (n - 1).bit_length())]
+    address = compile_runtime_kernel(_argsort_source(dtype.kind), "argsort_rows").address
     return Step(address, ints, rows, grain)
 
 

@@ -41,6 +41,42 @@ def test_sort_and_argsort(name: str) -> None:
     np.testing.assert_array_equal(fg.jit(lambda x: np.sort(x, None))(x), np.sort(x, None))
 
 
+@np.errstate(all="ignore")
+def close_keys() -> dict[str, Any]:
+    """Eight-byte keys that agree in their upper bits, so that lower ones decide."""
+    rng = np.random.default_rng(5)
+    steps = 1.0 + np.finfo(float).eps * rng.permutation(3000)
+    groups = np.repeat(rng.normal(size=60), 50) * (1 + np.finfo(float).eps * rng.integers(0, 4, 3000))
+    holes = np.where(rng.random(3000) < 0.1, np.nan, np.where(rng.random(3000) < 0.1, -0.0, groups))
+    holes[::7] = 0.0
+    wide = rng.integers(-(2**62), 2**62, 3000) // 2**40 * 2**40 + rng.integers(0, 9, 3000)
+    rows = {
+        "narrow": steps,
+        "one far away": np.append(steps, -1e300),  # too much for insertion
+        "ties, one far away": np.append(np.repeat(steps[:1500], 2), -1e300),
+        "groups": groups,
+        "holes": holes,
+        "infinite": np.append(groups, [np.inf, -np.inf, np.inf, np.finfo(float).max, 5e-324, -5e-324]),
+        "negative nan": np.append(groups, -np.array([np.nan, 1.0, np.nan])),
+        "wide integers": wide,
+        "wide, unsigned": wide.astype(np.uint64),
+        "extremes": np.append(wide, [2**63 - 1, -(2**63), 2**63 - 1, -(2**63)]),
+        "descending": np.arange(3000.0)[::-1] * 1e-300,
+    }
+    return rows | {"single: " + name: x.astype(np.float32) for name, x in rows.items() if x.dtype == float}
+
+
+CLOSE = close_keys()
+
+
+@pytest.mark.parametrize("name", CLOSE)
+def test_keys_that_agree_in_their_upper_bits(name: str) -> None:
+    x = CLOSE[name]
+    np.testing.assert_array_equal(fg.jit(np.argsort)(x), np.argsort(x, kind="stable"))
+    rows = np.stack([x, np.flip(x), np.roll(x, 100)])
+    np.testing.assert_array_equal(fg.jit(np.argsort)(rows), np.argsort(rows, kind="stable"))
+
+
 def test_sort_of_views_and_expressions() -> None:
     x = ARRAYS["cube"]
     for fun in (
