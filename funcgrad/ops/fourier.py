@@ -123,6 +123,13 @@ def fft(x: Any, fft_type: Any, fft_lengths: Sequence[int]) -> Any:
 
     ``fft_type`` is ``"FFT"``, ``"IFFT"``, ``"RFFT"`` or ``"IRFFT"`` in any case, or an enum member of that name.
     Integers and half floats become float64 and float32, real numbers complex where the kind wants that.
+
+    >>> fft(np.array([1.0, 2.0, 3.0, 4.0]), "RFFT", (4,))
+    array([10.+0.j, -2.+2.j, -2.+0.j])
+
+    Raises:
+        ValueError: an unknown kind, or lengths that are not the trailing extents.
+        TypeError: complex numbers given to RFFT.
     """
     kind = str(getattr(fft_type, "name", fft_type)).upper()
     dtype = aval_of(x).dtype

@@ -44,6 +44,9 @@ def searchsorted(a: Any, v: Any, right: bool) -> Any:
     """How many elements of the sorted vector ``a`` come before each of ``v`` (or are equal to it, if ``right``).
 
     Both have one real dtype.
+
+    >>> searchsorted(np.array([1.0, 2.0, 2.0]), np.array([2.0, 3.0]), right=False)
+    array([1, 3])
     """
     a, v = stop_gradient(a), stop_gradient(v)
     (n,), shape = shape_of(a), shape_of(v)

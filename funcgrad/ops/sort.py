@@ -121,6 +121,12 @@ def top_k(x: Any, k: int, axis: int = -1) -> tuple[Any, Any]:
 
     NaN counts as the largest; of equal elements the first comes first. Few of many are looked for in the ``k`` blocks
     whose largest elements are the largest: those of any other block come after ``k`` elements at least.
+
+    >>> top_k(np.array([1.0, 5.0, 2.0, 5.0]), 3)
+    (array([5., 5., 2.]), array([1, 3, 2]))
+
+    Raises:
+        ValueError: ``k`` is negative or more than the axis has elements.
     """
     axis = canonicalize_axis(axis, len(shape_of(x)))
     n = shape_of(x)[axis]
