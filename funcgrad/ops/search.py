@@ -45,6 +45,7 @@ def searchsorted(a: Any, v: Any, right: bool) -> Any:
 
     Both have one real dtype.
 
+    >>> import numpy as np
     >>> searchsorted(np.array([1.0, 2.0, 2.0]), np.array([2.0, 3.0]), right=False)
     array([1, 3])
     """
