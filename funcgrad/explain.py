@@ -324,6 +324,12 @@ class _Explainer:
             return self._product(step, nbytes, common)
         if isinstance(step.data, (Control, Registers)):
             return self._loop(step, step.data, nbytes, common)
+        if step.kind != "host":
+            return ExplainedStep(
+                kind="library", name=step.kind, loops=(), threads=self.machine.threads, bytes_moved=nbytes,
+                operations=0, scratch_bytes=0, reason="a routine of NumPy's, called natively",
+                estimated_seconds=None, **common,
+            )  # fmt: skip
         return ExplainedStep(
             kind="host", name=str(step.eqn.primitive), loops=(), threads=1, bytes_moved=nbytes, operations=0,
             scratch_bytes=sum([v.nbytes for v in step.outputs]), reason=host_reason(step.eqn), **common,
@@ -427,8 +433,8 @@ class _Explainer:
 
 
 def _kind_of(call: Call) -> str:
-    if call.kind == "gemm":
-        return "the library step gemm"
+    if call.kind not in ("host", "scan", "while", "branch", "registers"):
+        return f"the library step {call.kind}"
     kind = "loop" if isinstance(call.data, (Control, Registers)) else "host step"
     return f"the {kind} {call.eqn.primitive}"
 

@@ -18,6 +18,7 @@ from .control.iterate import map_ as map
 from .core.avals import aval_of
 from .core.trace import Tracer
 from .numpy.dispatch import operand
+from .numpy.dispatch import operand as _operand
 from .ops import collective, reduce
 from .ops import create as _create
 from .ops import dot as _dot
@@ -26,31 +27,34 @@ from .ops import elementwise as ew
 from .ops import transcendental as tr
 from .ops.collective import axis_index, axis_size
 from .ops.cumulative import cumlogsumexp, cummax, cummin, cumprod, cumsum
+from .ops.fourier import FftType, fft
 from .ops.promotion import as_dtype
 from .ops.reduce import reduce_and, reduce_max, reduce_min, reduce_or, reduce_prod
 from .ops.shape import concatenate, pad, rev, slice_in_dim, split
 from .ops.shape import strided_slice as slice
-from .ops.sort import sort
+from .ops.sort import sort as _sort
+from .ops.sort import top_k as _top_k
 from .ops.stop import stop_gradient as _stop_gradient
 from .ops.structural import broadcast_in_dim, reduce_sum, reshape, shape_of, squeeze, transpose
 from .ops.structural import broadcast_to as _broadcast_to
 from .ops.structural import expand_dims as _expand_dims
 
 __all__ = [
-    "abs", "acos", "acosh", "add", "all_gather", "all_to_all", "argmax", "argmin", "asin", "asinh", "associative_scan",
-    "atan", "atan2", "atanh", "axis_index", "axis_size", "batch_matmul", "bitwise_and", "bitwise_not", "bitwise_or",
-    "bitwise_xor", "broadcast", "broadcast_in_dim", "broadcast_shapes", "broadcasted_iota", "cbrt", "ceil", "clamp",
-    "collapse", "complex", "concatenate", "cond", "conj", "convert_element_type", "cos", "cosh", "cumlogsumexp",
-    "cummax", "cummin", "cumprod", "cumsum", "digamma", "div", "dot", "dot_general", "dynamic_index_in_dim",
-    "dynamic_slice", "dynamic_slice_in_dim", "dynamic_update_index_in_dim", "dynamic_update_slice",
-    "dynamic_update_slice_in_dim", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expand_dims", "expm1", "floor",
-    "fori_loop", "full", "full_like", "ge", "gt", "imag", "index_in_dim", "integer_pow", "iota", "is_finite", "le",
-    "lgamma", "log", "log1p", "logistic", "lt", "map", "max", "min", "mul", "ne", "neg", "nextafter", "pad", "pmax",
-    "pmean", "pmin", "polygamma", "population_count", "pow", "ppermute", "pshuffle", "psum", "pswapaxes", "real",
-    "reciprocal", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "rem", "reshape",
-    "rev", "round", "rsqrt", "scan", "select", "select_n", "shift_left", "shift_right_arithmetic",
-    "shift_right_logical", "sign", "sin", "sinh", "slice", "slice_in_dim", "sort", "sort_key_val", "split", "sqrt",
-    "square", "squeeze", "stop_gradient", "sub", "switch", "tan", "tanh", "top_k", "transpose", "while_loop",
+    "FftType", "abs", "acos", "acosh", "add", "all_gather", "all_to_all", "argmax", "argmin", "asin", "asinh",
+    "associative_scan", "atan", "atan2", "atanh", "axis_index", "axis_size", "batch_matmul", "bitwise_and",
+    "bitwise_not", "bitwise_or", "bitwise_xor", "broadcast", "broadcast_in_dim", "broadcast_shapes", "broadcasted_iota",
+    "cbrt", "ceil", "clamp", "collapse", "complex", "concatenate", "cond", "conj", "convert_element_type", "cos",
+    "cosh", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum", "digamma", "div", "dot", "dot_general",
+    "dynamic_index_in_dim", "dynamic_slice", "dynamic_slice_in_dim", "dynamic_update_index_in_dim",
+    "dynamic_update_slice", "dynamic_update_slice_in_dim", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expand_dims",
+    "expm1", "fft", "floor", "fori_loop", "full", "full_like", "ge", "gt", "imag", "index_in_dim", "integer_pow",
+    "iota", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "map", "max", "min", "mul", "ne", "neg",
+    "nextafter", "pad", "pmax", "pmean", "pmin", "polygamma", "population_count", "pow", "ppermute", "pshuffle", "psum",
+    "pswapaxes", "real", "reciprocal", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod",
+    "reduce_sum", "rem", "reshape", "rev", "round", "rsqrt", "scan", "select", "select_n", "shift_left",
+    "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "slice", "slice_in_dim", "sort",
+    "sort_key_val", "split", "sqrt", "square", "squeeze", "stop_gradient", "sub", "switch", "tan", "tanh", "top_k",
+    "transpose", "while_loop",
 ]  # fmt: skip
 
 
@@ -364,6 +368,15 @@ def argmin(operand: Any, axis: int, index_dtype: Any = np.intp) -> Any:
     return as_dtype(reduce.argmin(operand, axis), np.dtype(index_dtype))
 
 
+def sort(operand: Any, dimension: int = -1, is_stable: bool = True, num_keys: int = 1) -> Any:
+    """Sort along ``dimension``, ascending, NaN last; always stably.
+
+    A tuple or list of operands of one shape is sorted together by its first ``num_keys`` members, lexicographically,
+    and gives a tuple.
+    """
+    return _sort(operand, dimension, num_keys)
+
+
 def sort_key_val(keys: Any, values: Any, dimension: int = -1, is_stable: bool = True) -> Any:
     """Keys sorted, and values in the order of their keys."""
     return sort((keys, values), dimension, num_keys=1)
@@ -371,15 +384,7 @@ def sort_key_val(keys: Any, values: Any, dimension: int = -1, is_stable: bool = 
 
 def top_k(operand: Any, k: int, *, axis: int = -1) -> tuple[Any, Any]:
     """The ``k`` largest elements along ``axis``, descending, and their indices."""
-    rank = len(shape_of(operand))
-    n = shape_of(operand)[axis]
-    if not 0 <= k <= n:
-        raise ValueError(f"top_k: k is {k} for an axis of extent {n}")
-    axis %= rank
-    position = _create.broadcasted_iota(np.int64, shape_of(operand), axis)
-    backwards = sort((rev(operand, (axis,)), rev(position, (axis,))), axis, num_keys=1)
-    values, indices = (slice_in_dim(rev(v, (axis,)), 0, k, axis=axis) for v in backwards)
-    return values, indices
+    return _top_k(_operand(operand), k, axis)
 
 
 # collectives ----------------------------------------------------------------------------------------------------

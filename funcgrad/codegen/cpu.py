@@ -22,10 +22,7 @@ import numpy as np
 from ..kernels.ir import (
     TILE,
     ArgFold,
-    Compute,
-    Const,
     Fold,
-    Index,
     Kernel,
     Load,
     Scan,
@@ -33,16 +30,19 @@ from ..kernels.ir import (
     Statement,
     Store,
     reads,
-    value_axes,
 )
 from ..kernels.rules import identity_of
-from .nest import Loop, Nest, indent
-from .scalar import Writer, literal, scalar_expression, suffix
+from .nest import Loop, indent
+from .scalar import Writer, literal, scalar_expression
+from .statements import Statements, register
 
 __all__ = ["kernel_source"]
 
 SUM_BLOCK = 2048
 """Floats that are summed in one go; partial sums of blocks keep long sums as accurate as pairwise ones."""
+
+SEARCH_BLOCK = 512
+"""Elements of which the extreme is folded before its place is noted; the best such block is searched at the end."""
 
 
 def kernel_source(kernel: Kernel) -> str:
@@ -50,17 +50,7 @@ def kernel_source(kernel: Kernel) -> str:
     return _Printer(kernel).text()
 
 
-class _Printer(Nest):
-    def __init__(self, kernel: Kernel) -> None:
-        super().__init__(kernel)
-        self.masks = value_axes(kernel.stages)
-        self.dtypes = _dtypes(kernel)
-        self.top: list[str] = []
-        self.pre: list[list[str]] = [[] for _ in self.outer]
-        self.body: list[str] = []
-        self.arrays: dict[str, tuple[str, int]] = {}
-        self.reloads: dict[str, Load] = {}
-
+class _Printer(Statements):
     # -- the whole
 
     def text(self) -> str:
@@ -130,137 +120,7 @@ class _Printer(Nest):
     def _tile_width(self, axis: int) -> list[str]:
         return [f"    width = min_i64(n{axis} - i{axis}, {TILE})"]
 
-    # -- values along a lane that outlive the loop they are made in
-
-    def _find_arrays(self) -> None:
-        made: dict[str, int] = {}
-        plain = {
-            s.dst: s for stage in self.kernel.stages if not stage.inner for s in stage.body
-            if isinstance(s, Load) and not reads(s) and self.kernel.operands[s.operand].role == "in"
-        }  # fmt: skip
-        lane = 1 << (self.lane or 0)
-        for loop, stage in enumerate(self.kernel.stages):
-            for s in stage.body:
-                for name in reads(s):
-                    if made.get(name, loop) != loop and self.masks[name] & lane:
-                        if name in plain:
-                            self.reloads[name] = plain[name]
-                        else:
-                            self._array(name)
-                if isinstance(s, (Fold, ArgFold)):
-                    made[s.dst] = -1
-                    self._array(s.dst)
-                    if isinstance(s, ArgFold):
-                        self._array(f"{s.dst}b", s.arg_dtype)
-                elif isinstance(s, Scan):
-                    made[s.dst] = loop
-                    self._array(f"{s.dst}c", s.dtype)
-                elif not isinstance(s, Store):
-                    made[s.dst] = loop
-
-    def _array(self, name: str, dtype: np.dtype[Any] | None = None) -> None:
-        if name not in self.arrays:
-            if dtype is not None:
-                self.dtypes[name] = dtype
-            self.arrays[name] = (f"r_{name}", len(self.kernel.operands) + len(self.arrays))
-
-    def _stacks(self) -> list[tuple[str, int]]:
-        return [(array, max(4, self.dtypes[name].itemsize)) for name, (array, _) in self.arrays.items()]
-
-    def _array_kind(self, name: str) -> str:
-        """float16 values are kept as float32."""
-        s = suffix(self.dtypes[name])
-        return "f32" if s == "f16" else s
-
-    def _get(self, name: str) -> str:
-        array, scope = self.arrays[name]
-        return f"{name} = load_{self._array_kind(name)}({array}, j, {scope})"
-
-    def _fetch(self, name: str, here: set[str], nest: Sequence[Loop]) -> list[str]:
-        """A value of another loop over the lane, if ``name`` is one: from its array or, if it was loaded, again."""
-        if name in here or (name not in self.arrays and name not in self.reloads):
-            return []
-        here.add(name)
-        again = self.reloads.get(name)
-        if again is None:
-            return [self._get(name)]
-        self._note(again.operand, list(nest))
-        return self._plain(again, nest)
-
-    def _put(self, name: str, value: str) -> str:
-        array, scope = self.arrays[name]
-        return f"store_{self._array_kind(name)}({array}, j, {scope}, {value})"
-
-    # -- statements
-
-    def _plain(self, s: Statement, nest: Sequence[Loop]) -> list[str]:
-        """The lines of a statement that does not fold."""
-        if isinstance(s, Const):
-            if s.value is not None:
-                return [f"{s.dst} = {literal(s.value, s.dtype)}"]
-            return [f"{s.dst} = const_{suffix(s.dtype)}(ints, {self.field('const', s.slot)})"]
-        if isinstance(s, Load):
-            kind = suffix(self.kernel.operands[s.operand].dtype)
-            where = self.address(s.operand, nest, s.indices)
-            if s.guard:
-                return [f"{s.dst} = load_{kind}_if({s.guard}, {where})"]
-            return [f"{s.dst} = load_{kind}({where})"]
-        if isinstance(s, Index):
-            return [f"{s.dst} = {self._index(s.axis)}"]
-        if isinstance(s, Compute):
-            w = Writer(s.dst)
-            sources = [self.dtypes[a] for a in s.args]
-            text = scalar_expression(w, s.fn, s.args, sources, s.dtype, s.params)
-            if text is None:
-                raise NotImplementedError(f"no code for {s.fn} on {', '.join(map(str, sources))}")
-            return [*w.lines, f"{s.dst} = {text}"]
-        assert isinstance(s, Store)
-        return self._store(s, nest)
-
-    def _store(self, s: Store, nest: Sequence[Loop]) -> list[str]:
-        dtype = self.kernel.operands[s.operand].dtype
-        where = self.address(s.operand, nest, s.indices)
-        lines, value = [], s.arg
-        if s.combine != "set":
-            w = Writer(f"{s.arg}w")
-            old = w.let(f"load_{suffix(dtype)}({where})")
-            text = scalar_expression(w, s.combine, (old, s.arg), (dtype, dtype), dtype)
-            lines += w.lines
-            value = str(text)
-        lines.append(f"store_{suffix(dtype)}({where}, {value})")
-        return [f"if {s.guard}:", *indent(lines, 1)] if s.guard else lines
-
-    def _index(self, axis: int) -> str:
-        if axis == self.lane:
-            return f"i{axis} + j"
-        return f"i0 * block{axis} + i{axis}" if self.kernel.axes[axis].ragged else f"i{axis}"
-
-    def _depth(self, name_mask: int) -> int:
-        """How many of the outer loops a value needs."""
-        return max([d + 1 for d, a in enumerate(self.outer) if name_mask >> a & 1], default=0)
-
-    def _mask_of(self, s: Statement) -> int:
-        if isinstance(s, Store):
-            return (1 << len(self.kernel.axes)) - 1
-        return getattr(s, "axes", 0)
-
-    def _hoist(self, s: Statement) -> bool:
-        """Print a row statement before the loops that it does not vary along; False if it varies along all."""
-        if isinstance(s, Store):
-            return False
-        depth = self._depth(self._mask_of(s))
-        if depth == len(self.outer):
-            return False
-        nest = [(a, f"i{a}") for a in self.outer[:depth]]
-        (self.top if depth == 0 else self.pre[depth - 1]).extend(self._plain(s, nest))
-        if isinstance(s, Load):
-            self._note(s.operand, nest)
-        return True
-
-    def _note(self, k: int, nest: list[Loop]) -> None:
-        """Remember the longest nest in which an operand is used."""
-        if len(nest) > len(self.longest.get(k, ())):
-            self.longest[k] = nest
+    # -- row stages
 
     def _row_stage(self, stage: Stage) -> None:
         nest = self.nest(False)
@@ -318,8 +178,7 @@ class _Printer(Nest):
                 self.body += indent(lines, level_now)
                 level_now += 1
                 self.body += indent(self._partials(stage), level_now)
-                end = f"min_i64(b{axis} + {SUM_BLOCK}, n{axis})"
-                self.body += indent([f"for i{axis} in range(b{axis}, {end}):"], level_now)
+                self.body += indent([f"for i{axis} in range(b{axis}, {self._block_end(stage, axis)}):"], level_now)
             else:
                 self.body += indent(self._inner_head(axis), level_now)
             level_now += 1
@@ -331,6 +190,10 @@ class _Printer(Nest):
         self.body += indent(lines, level_now)
         if split:
             self.body += indent(self._join_partials(stage), level_now - 1)
+            for s in self._argfolds(stage):
+                self.body += indent(self._better_block(s), level_now - 1)
+            for s in self._argfolds(stage):
+                self.body += indent(self._search(s, last, nest), level_now - 2)
         self.body += self._final(stage)
 
     def _level(self, s: Statement) -> int:
@@ -354,30 +217,47 @@ class _Printer(Nest):
     def _inner_head(self, axis: int) -> list[str]:
         if self.kernel.axes[axis].ragged:
             return [
-                f"m{axis} = min_i64(total{axis} - i0 * block{axis}, block{axis})",
+                self._ragged_length(axis),
                 f"for i{axis} in range(m{axis}):",
             ]
         return [f"for i{axis} in range(n{axis}):"]
+
+    def _argfolds(self, stage: Stage) -> list[ArgFold]:
+        return [s for s in stage.body if isinstance(s, ArgFold)]
 
     def _folds(self, stage: Stage) -> list[Fold]:
         return [s for s in stage.body if isinstance(s, Fold)]
 
     def _splits(self, stage: Stage) -> bool:
-        """Whether the inner loop is cut into blocks with a partial sum each."""
-        if self.lane is not None or len(self.inner) != 1 or self.kernel.axes[self.inner[0]].ragged:
+        """Whether the inner loop is cut into blocks: with a partial sum each, or a partial extreme."""
+        if self.lane is not None or len(self.inner) != 1 or any(isinstance(s, Scan) for s in stage.body):
             return False
-        if any(isinstance(s, (Scan, ArgFold)) for s in stage.body):
-            return False
-        return any(s.monoid == "add" and s.dtype.kind == "f" for s in self._folds(stage))
+        if self._argfolds(stage):
+            return True
+        return bool(self._summed(stage)) and not self.kernel.axes[self.inner[0]].ragged
 
     def _split_head(self, stage: Stage, axis: int) -> list[str]:
-        return [f"for b{axis} in range(0, n{axis}, {SUM_BLOCK}):"]
+        head = f"for b{axis} in range(0, {self._length(axis)}, {self._block(stage)}):"
+        return [self._ragged_length(axis), head] if self.kernel.axes[axis].ragged else [head]
+
+    def _block(self, stage: Stage) -> int:
+        return SEARCH_BLOCK if self._argfolds(stage) else SUM_BLOCK
+
+    def _block_end(self, stage: Stage, axis: int) -> str:
+        return f"min_i64(b{axis} + {self._block(stage)}, {self._length(axis)})"
+
+    def _length(self, axis: int) -> str:
+        return f"m{axis}" if self.kernel.axes[axis].ragged else f"n{axis}"
+
+    def _ragged_length(self, axis: int) -> str:
+        return f"m{axis} = min_i64(total{axis} - i0 * block{axis}, block{axis})"
 
     def _summed(self, stage: Stage) -> list[Fold]:
         return [s for s in self._folds(stage) if s.monoid == "add" and s.dtype.kind == "f"]
 
     def _partials(self, stage: Stage) -> list[str]:
-        return [f"{s.dst}p = {self._identity('add', s.dtype)}" for s in self._summed(stage)]
+        lines = [f"{s.dst}p = {self._identity('add', s.dtype)}" for s in self._summed(stage)]
+        return lines + [f"{s.dst}p = {self._identity(s.extreme, s.arg_dtype)}" for s in self._argfolds(stage)]
 
     def _join_partials(self, stage: Stage) -> list[str]:
         return [f"{s.dst} = {s.dst} + {s.dst}p" for s in self._summed(stage)]
@@ -393,8 +273,12 @@ class _Printer(Nest):
                 pairs.append((s.dst, self._identity(s.monoid, s.dtype)))
             elif isinstance(s, Scan):
                 pairs.append((f"{s.dst}c", self._identity(s.monoid, s.dtype)))
+                if self._sticky(s):
+                    pairs.append((f"{s.dst}n", "False"))
             elif isinstance(s, ArgFold):
                 pairs.append((f"{s.dst}b", self._identity(s.extreme, s.arg_dtype)))
+                if self._splits(stage):
+                    pairs.append((f"{s.dst}s", "i64(0)"))
                 pairs.append((s.dst, "i64(0)"))
         if self.lane is None or not pairs:
             return [f"{name} = {value}" for name, value in pairs]
@@ -402,6 +286,9 @@ class _Printer(Nest):
 
     def _final(self, stage: Stage) -> list[str]:
         """float16 is summed in float32 and rounded once."""
+        if self._splits(stage):
+            twins = [(s, self._twin(s, stage.body)) for s in self._folds(stage)]
+            self.body += [f"{s.dst} = {twin.dst}b" for s, twin in twins if twin is not None]
         lines = [f"{s.dst} = round_f16({s.dst})" for s in self._folds(stage) if s.dtype == np.float16]
         if self.lane is None or not lines:
             return lines
@@ -418,41 +305,94 @@ class _Printer(Nest):
                 if name not in folded:
                     lines += self._fetch(name, here, nest)
             if isinstance(s, Fold):
-                lines += self._fold(s, split)
+                lines += [] if split and self._twin(s, statements) else self._fold(s, split)
             elif isinstance(s, ArgFold):
-                lines += self._argfold(s)
+                lines += self._fold_into(f"{s.dst}p", s.extreme, s.arg, s.arg_dtype) if split else self._argfold(s)
             elif isinstance(s, Scan):
                 lines += self._scan(s)
             else:
                 lines += self._plain(s, nest)
         return lines
 
+    def _fold_into(self, dst: str, monoid: str, arg: str, dtype: np.dtype[Any]) -> list[str]:
+        if dtype.kind == "f" and monoid in ("add", "mul", "max", "min"):
+            return [f"{dst} = fold_{monoid}_{register(dtype)}({dst}, {arg})"]
+        if dtype.kind == "b":
+            monoid = {"max": "or", "min": "and"}.get(monoid, monoid)
+        w = Writer(f"{dst}f")
+        text = _fold_expression(w, monoid, (dst, arg), dtype)
+        return [*w.lines, f"{dst} = {text}"]
+
     def _fold(self, s: Fold, split: bool) -> list[str]:
         dst = f"{s.dst}p" if split and s.monoid == "add" and s.dtype.kind == "f" else s.dst
         lines = [] if self.lane is None else [self._get(s.dst)]
-        if s.dtype.kind == "f" and s.monoid in ("add", "mul", "max", "min"):
-            kind = "f32" if s.dtype == np.float16 else suffix(s.dtype)
-            lines.append(f"{dst} = fold_{s.monoid}_{kind}({dst}, {s.arg})")
-        else:
-            w = Writer(f"{dst}f")
-            text = _fold_expression(w, s.monoid, (dst, s.arg), s.dtype)
-            lines += [*w.lines, f"{dst} = {text}"]
+        lines += self._fold_into(dst, s.monoid, s.arg, s.dtype)
         return lines if self.lane is None else [*lines, self._put(s.dst, dst)]
 
     def _argfold(self, s: ArgFold) -> list[str]:
-        kind = suffix(s.arg_dtype)
-        kind = "f32" if kind == "f16" else kind
+        kind = register(s.arg_dtype)
         best, word = f"{s.dst}b", "more" if s.extreme == "max" else "less"
         lines = [] if self.lane is None else [self._get(best), self._get(s.dst)]
         lines += [
             f"{s.dst}t = {word}_{kind}({s.arg}, {best})",
             f"{best} = select_{kind}({s.dst}t, {s.arg}, {best})",
-            f"{s.dst} = select_i64({s.dst}t, i{self.inner[-1]}, {s.dst})",
+            f"{s.dst} = select_i64({s.dst}t, {self._index(self.inner[-1])}, {s.dst})",
         ]
         return lines if self.lane is None else [*lines, self._put(best, best), self._put(s.dst, s.dst)]
 
+    def _twin(self, s: Fold, statements: Sequence[Statement]) -> ArgFold | None:
+        """The search for the very extreme that is folded here, which knows it in the end."""
+        for x in statements:
+            if isinstance(x, ArgFold) and x.arg == s.arg:
+                extreme = {"max": "or", "min": "and"}[x.extreme] if x.arg_dtype.kind == "b" else x.extreme
+                if extreme == s.monoid:
+                    return x
+        return None
+
+    def _sticky(self, s: Scan) -> bool:
+        """A running extreme of floats along memory keeps apart whether there was a NaN: each element waits for the one
+        before, and comparing takes one instruction where ``maximum``, NaN included, takes several."""
+        return self.lane is None and s.dtype.kind == "f" and s.monoid in ("max", "min")
+
+    def _better_block(self, s: ArgFold) -> list[str]:
+        """Behind a block: note its extreme and where it begins, if that is the best so far.
+
+        Folding the extreme alone runs in vector registers; an index carried along with it would not.
+        """
+        kind, better = register(s.arg_dtype), f"{s.dst}t"
+        return [
+            f"{better} = {'more' if s.extreme == 'max' else 'less'}_{kind}({s.dst}p, {s.dst}b)",
+            f"{s.dst}b = select_{kind}({better}, {s.dst}p, {s.dst}b)",
+            f"{s.dst}s = select_i64({better}, b{self.inner[0]}, {s.dst}s)",
+        ]
+
+    def _search(self, s: ArgFold, statements: Sequence[Statement], nest: Sequence[Loop]) -> list[str]:
+        """Behind all blocks: the first place of the extreme, found by walking the first block that has it again."""
+        axis, kind, best = self.inner[0], register(s.arg_dtype), f"{s.dst}b"
+        walk, here = list[str](), set[str]()
+        for each in _needed(statements, s.arg):
+            for name in reads(each):
+                walk += self._fetch(name, here, nest)
+            walk += self._plain(each, nest)
+        found = f"eq_{kind}({s.arg}, {best})"
+        if s.arg_dtype.kind == "f":
+            found = f"or_b1({found}, is_nan_{kind}({s.arg}))"
+        walk.append(f"{s.dst} = min_i64({s.dst}, select_i64({found}, {self._index(axis)}, i64({_FAR})))")
+        return [
+            f"{s.dst} = i64({_FAR})",
+            f"for i{axis} in range({s.dst}s, min_i64({s.dst}s + {SEARCH_BLOCK}, {self._length(axis)})):",
+            *indent(walk, 1),
+        ]
+
     def _scan(self, s: Scan) -> list[str]:
         carry = f"{s.dst}c"
+        if self._sticky(s):
+            kind, value = register(s.dtype), "gt" if s.monoid == "max" else "lt"
+            return [
+                f"{carry} = select_{kind}({value}_{kind}({s.arg}, {carry}), {s.arg}, {carry})",
+                f"{s.dst}n = or_b1({s.dst}n, is_nan_{kind}({s.arg}))",
+                f"{s.dst} = select_{kind}({s.dst}n, {kind}(nan), {carry})",
+            ]
         w = Writer(f"{s.dst}f")
         lines = [] if self.lane is None else [self._get(carry)]
         text = _fold_expression(w, s.monoid, (carry, s.arg), s.dtype)
@@ -461,20 +401,20 @@ class _Printer(Nest):
         return lines
 
 
+_FAR = (1 << 63) - 1
+
+
+def _needed(statements: Sequence[Statement], name: str) -> list[Statement]:
+    """Those of the statements, in order, that make a value."""
+    wanted, kept = {name}, list[Statement]()
+    for s in reversed(statements):
+        if not isinstance(s, Store) and s.dst in wanted:
+            kept.append(s)
+            wanted.update(reads(s))
+    return kept[::-1]
+
+
 def _fold_expression(w: Writer, monoid: str, args: tuple[str, str], dtype: np.dtype[Any]) -> str:
     text = scalar_expression(w, monoid, args, (dtype, dtype), dtype)
     assert text is not None, (monoid, dtype)
     return text
-
-
-def _dtypes(kernel: Kernel) -> dict[str, np.dtype[Any]]:
-    dtypes: dict[str, np.dtype[Any]] = {}
-    for stage in kernel.stages:
-        for s in stage.body:
-            if isinstance(s, Load):
-                dtypes[s.dst] = kernel.operands[s.operand].dtype
-            elif isinstance(s, (Index, ArgFold)):
-                dtypes[s.dst] = np.dtype(np.int64)
-            elif not isinstance(s, Store):
-                dtypes[s.dst] = s.dtype
-    return dtypes

@@ -15,8 +15,10 @@ from ..kernels.nested import Control, Nested, Registers
 from ..kernels.plan import MemoryPlan
 from ..runtime.control import CarriedSlots, Inner, MovingSlot, branch_step, scan_step, sliced_step, while_step
 from ..runtime.executor import ARRAY, SCALAR, Program, Step
+from ..runtime.fourier import Pass, fft_step
 from ..runtime.host import Operand, host_step
 from ..runtime.libraries import Matrix, gemm_step
+from ..runtime.sorting import argsort_step, sort_step
 from ..runtime.threads import get_num_threads
 from .lowered import Stages
 
@@ -59,7 +61,9 @@ def _row(stages: Stages, number: int, step: Launch | Call, addresses: Mapping[st
         return _control_row(step, plan, stages.inner[number], addresses)
     if isinstance(step.data, Registers):
         return _registers_row(step, plan, addresses[stages.sources[number]])
-    return _gemm_row(step, plan) if step.kind == "gemm" else _host_row(step, plan)
+    if step.kind == "gemm":
+        return _gemm_row(step, plan)
+    return _host_row(step, plan) if step.kind == "host" else _library_row(step, plan)
 
 
 def threads_of(launch: Launch) -> int:
@@ -110,6 +114,16 @@ def _matrix(ref: Ref, plan: MemoryPlan, shape: tuple[int, int]) -> Matrix:
     size, layout = ref.value.dtype.itemsize, ref.layout
     step, down, right = (s * size for s in layout.strides)
     return Matrix(plan.slots[ref.value.index], shape, (down, right), layout.offset * size, step)
+
+
+def _library_row(call: Call, plan: MemoryPlan) -> Step:
+    (ref,), (out,) = call.operands, call.outputs
+    dtype, offset = ref.value.dtype, ref.layout.offset * ref.value.dtype.itemsize
+    slots = plan.slots[ref.value.index], plan.slots[out.index]
+    if call.kind == "fft":
+        return fft_step(Pass(*call.data), dtype, out.dtype, *slots, offset)
+    make = sort_step if call.kind == "sort" else argsort_step
+    return make(slots[0], offset, slots[1], call.data, dtype)
 
 
 def _host_row(call: Call, plan: MemoryPlan) -> Step:

@@ -19,6 +19,7 @@ from ..core.staging import stage
 from ..util import prod
 from .affine import Walk, compose
 from .graph import ALONE, INDEX, INLINED_KINDS, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
+from .library_rules import library_step
 from .nested import lower_branch, lower_scan, lower_while
 
 __all__ = ["RULES", "identity_of"]
@@ -124,22 +125,31 @@ def _unrolled(b: GraphBuilder, monoid: str, ref: Ref, axes: Sequence[int], out_s
     return total
 
 
+def _blocks(shape: tuple[int, ...], axes: Sequence[int]) -> tuple[int, int]:
+    """How many rows of the outermost folded axis a block has, and how many blocks there are."""
+    kept, size = prod([n for a, n in enumerate(shape) if a not in axes]), prod(shape)
+    limit = 8 if len(shape) - 1 in axes else 512
+    if size < BLOCKED_FROM or kept >= limit:
+        return shape[axes[0]], 1
+    rows = max(1, BLOCK * max(1, min(kept, 8)) // max(1, size // shape[axes[0]]))
+    return rows, -(-shape[axes[0]] // rows)
+
+
 def _blocked(b: GraphBuilder, monoid: str, ref: Ref, axes: list[int], dtype: np.dtype[Any]) -> Value | None:
     """A fold with few results and many elements, cut into blocks along its outermost folded axis."""
-    shape = ref.layout.shape
-    kept = prod([n for a, n in enumerate(shape) if a not in axes])
-    limit = 8 if len(shape) - 1 in axes else 512
-    if ref.layout.size < BLOCKED_FROM or kept >= limit:
-        return None
     first = axes[0]
-    rows = max(1, BLOCK * max(1, min(kept, 8)) // max(1, ref.layout.size // shape[first]))
-    blocks = -(-shape[first] // rows)
+    rows, blocks = _blocks(ref.layout.shape, axes)
     if blocks < 2:
         return None
-    partial = b.fold("fold", monoid, ref, axes, dtype)
-    partial.shape = (blocks, *partial.shape)
-    partial.block = (first, rows)
+    partial = _by_blocks(b.fold("fold", monoid, ref, axes, dtype), blocks, first, rows)
     return b.fold("fold", monoid, b.whole(partial), [0], dtype)
+
+
+def _by_blocks(partial: Value, blocks: int, axis: int, rows: int) -> Value:
+    """A fold that is done for each block of ``rows`` along an axis by itself."""
+    partial.shape = (blocks, *partial.shape)
+    partial.block = (axis, rows)
+    return partial
 
 
 def _reduce(b: GraphBuilder, eqn: Eqn, lower: L.Reduce, refs: list[Ref]) -> Ref:
@@ -163,7 +173,17 @@ def _arg_reduce(b: GraphBuilder, eqn: Eqn, lower: L.ArgReduce, refs: list[Ref]) 
     if ref.value.dtype.kind == "c":
         return _host(b, eqn, lower, refs)[0]
     narrow = sum([n != 1 for n in shape[:axis]])
-    value = b.fold("argfold", lower.extreme, Ref(ref.value, squeeze(ref.layout)), [narrow], np.dtype(np.int64))
+    source = Ref(ref.value, squeeze(ref.layout))
+    rows, blocks = _blocks(source.layout.shape, [narrow])
+    value = b.fold("argfold", lower.extreme, source, [narrow], INDEX)
+    if blocks > 1:  # the places of the blocks' extremes, of which the extreme block has the right one
+        dtype = source.value.dtype
+        monoid = _BOOL_MONOIDS[lower.extreme] if dtype.kind == "b" else lower.extreme
+        extremes = _by_blocks(b.fold("fold", monoid, source, [narrow], dtype), blocks, narrow, rows)
+        places = b.whole(_by_blocks(value, blocks, narrow, rows))
+        best = b.whole(b.fold("argfold", lower.extreme, b.whole(extremes), [0], INDEX))
+        kept = Layout(places.layout.shape[1:], places.layout.strides[1:])
+        value = _window(b, places, [(places.layout.strides[0], best)], kept.shape, kept).value
     ref = b.whole(value, aval.shape)
     return ref if aval.dtype == np.int64 else b.map("convert", [ref], aval.dtype, aval.shape)
 
@@ -535,6 +555,11 @@ def _host(b: GraphBuilder, eqn: Eqn, lower: Any, refs: list[Ref]) -> tuple[Ref, 
     return b.call("host", eqn, [b.contiguous(x) for x in refs])
 
 
+def _library(b: GraphBuilder, eqn: Eqn, lower: L.Library, refs: list[Ref]) -> Any:
+    results = library_step(b, eqn, lower.routine, refs)
+    return _host(b, eqn, lower, refs) if results is None else results
+
+
 RULES: dict[type, Callable[..., Any]] = {
     L.Scalar: _scalar,
     L.View: _view,
@@ -553,5 +578,5 @@ RULES: dict[type, Callable[..., Any]] = {
     L.Contract: _contract,
     L.Inline: _inline,
     L.Host: _host,
-    L.Library: _host,
+    L.Library: _library,
 }

@@ -39,7 +39,7 @@ from numpy import (
 )  # fmt: skip
 
 from ..core.trace import Tracer
-from . import linalg, methods
+from . import fft, linalg, methods
 from .at import at
 from .calculus import (
     convolve, correlate, diff, ediff1d, gradient, interp, polyder, polyint, polyval, trapezoid, unwrap,
@@ -62,7 +62,7 @@ from .manipulation import (
     vstack,
 )  # fmt: skip
 from .ordering import (
-    argpartition, argsort, digitize, histogram, lexsort, partition, searchsorted, sort,
+    argpartition, argsort, digitize, histogram, lexsort, partition, searchsorted, sort, unique,
 )  # fmt: skip
 from .reductions import (
     all, amax, amin, any, argmax, argmin, count_nonzero, cumprod, cumsum, cumulative_prod, cumulative_sum, max,
@@ -72,7 +72,7 @@ from .reductions import (
 from .selection import (
     allclose, angle, argwhere, around, array_equal, array_equiv, choose, clip, compress, extract, fix, flatnonzero,
     imag, isclose, iscomplex, iscomplexobj, isneginf, isposinf, isreal, isrealobj, nan_to_num, ndim, nonzero,
-    piecewise, real, round, select, shape, sinc, size, unique, where,
+    piecewise, real, round, select, shape, sinc, size, where,
 )  # fmt: skip
 from .statistics import (
     average, bincount, corrcoef, cov, median, nanmedian, nanpercentile, nanquantile, percentile, quantile,
@@ -196,6 +196,7 @@ __all__ = [
     "extract",
     "eye",
     "fabs",
+    "fft",
     "fill_diagonal",
     "finfo",
     "fix",

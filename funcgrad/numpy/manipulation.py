@@ -16,6 +16,7 @@ from ..ops import indexing as ix
 from ..ops import shape as sh
 from ..ops.families import broadcast_shapes
 from ..ops.promotion import as_dtype, result_type
+from ..ops.search import searchsorted
 from ..ops.structural import broadcast_to as _broadcast_to
 from ..ops.structural import expand_dims as _expand_dims
 from ..ops.structural import reshape as _reshape
@@ -435,7 +436,7 @@ def _repeat_traced(x: Any, repeats: Any, axis: int, n: int, total: int | None) -
             "repeat: with traced repeats the extent of the result is not known; pass total_repeat_length=..."
         )
     ends = np.cumsum(np.broadcast_to(repeats, (n,)))
-    source = np.sum(np.less_equal(np.expand_dims(ends, 0), np.arange(total)[:, None]), axis=1)
+    source = searchsorted(as_dtype(ends, np.dtype(np.intp)), np.arange(total), True)
     return take(x, np.minimum(source, n - 1), axis)
 
 

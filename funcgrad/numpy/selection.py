@@ -14,6 +14,7 @@ from ..errors import ConcretizationError
 from ..ops import elementwise as ew
 from ..ops.families import broadcast_shapes
 from ..ops.promotion import as_dtype, promote_dtypes, result_type
+from ..ops.search import searchsorted
 from ..ops.structural import broadcast_to, reshape, shape_of
 from ..util import prod as int_prod
 from .dispatch import implements, operand
@@ -26,7 +27,7 @@ __all__ = [
     "extract", "fix", "flatnonzero", "imag", "isclose", "iscomplex", "iscomplexobj", "isneginf", "isposinf",
     "isreal", "isrealobj", "nan_to_num", "ndim", "nonzero", "piecewise", "real",
     "result_type_of", "round", "select", "shape",
-    "sinc", "size", "unique", "where",
+    "sinc", "size", "where",
 ]  # fmt: skip
 
 
@@ -135,7 +136,7 @@ def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, ne
 # sizes that depend on values ------------------------------------------------------------------------------------
 
 
-def _unknown_size(name: str, instead: str) -> ConcretizationError:
+def unknown_size(name: str, instead: str) -> ConcretizationError:
     return ConcretizationError(
         f"at {user_source()}: {name} of a traced array: the size of its result depends on values, which are not known "
         f"while funcgrad traces. {instead}"
@@ -149,12 +150,12 @@ def nonzero(a: Any, *, size: int | None = None, fill_value: Any = None) -> Any:
     if size is None:
         if not isinstance(x, Tracer):
             return np.nonzero(x)
-        raise _unknown_size("nonzero", "Pass size=n for the first n indices, or write np.where(condition, x, y).")
+        raise unknown_size("nonzero", "Pass size=n for the first n indices, or write np.where(condition, x, y).")
     shape = shape_of(x)
     flat = reshape(x, (int_prod(shape),))
     total = shape_of(flat)[0]
     rank = np.cumsum(flat)
-    position = np.sum(np.less_equal(np.expand_dims(rank, 0), np.arange(size)[:, None]), axis=1)
+    position = searchsorted(rank, np.arange(1, size + 1), False)  # ranks ascend
     found = np.less(np.arange(size), np.sum(flat))
     results = np.unravel_index(np.arange(max(total, 1)), shape or (1,))
     fill = 0 if fill_value is None else fill_value
@@ -166,7 +167,7 @@ def nonzero(a: Any, *, size: int | None = None, fill_value: Any = None) -> Any:
 def _value_dependent(numpy_function: Any, instead: str) -> Any:
     def refuse(*args: Any, **kwargs: Any) -> Any:
         if kwargs.get("size") is None:
-            raise _unknown_size(numpy_function.__name__, instead)
+            raise unknown_size(numpy_function.__name__, instead)
         raise NotImplementedError(f"{numpy_function.__name__} of traced arrays takes no size=; use nonzero")
 
     refuse.__name__ = refuse.__qualname__ = numpy_function.__name__
@@ -175,7 +176,6 @@ def _value_dependent(numpy_function: Any, instead: str) -> Any:
 
 argwhere = _value_dependent(np.argwhere, "Write np.nonzero(x, size=n) of funcgrad.numpy and stack it.")
 flatnonzero = _value_dependent(np.flatnonzero, "Write funcgrad.numpy.nonzero(x.ravel(), size=n)[0].")
-unique = _value_dependent(np.unique, "Sort it, and mark the first of each run with np.diff.")
 extract = _value_dependent(np.extract, "Write np.where(condition, x, 0).")
 compress = _value_dependent(np.compress, "Write np.where(condition, x, 0).")
 

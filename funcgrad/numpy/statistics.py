@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from ..core.avals import aval_of
 from ..core.trace import Tracer
 from ..ops.promotion import as_dtype, result_type
+from ..ops.search import count_places
 from ..ops.shape import slice_in_dim
 from ..ops.sort import sort
 from ..ops.structural import broadcast_to, expand_dims, reshape, shape_of
@@ -16,6 +18,7 @@ from ..ops.structural import squeeze as drop_axes
 from ..util import canonicalize_axes
 from ..util import prod as int_prod
 from .dispatch import implements, operand
+from .ordering import occurrences
 from .ufuncs import store
 
 __all__ = [
@@ -212,7 +215,7 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0, *, length: int 
             length = minlength
         else:
             length = max(minlength, int(np.max(x)) + 1 if np.size(x) else 0)
-    dtype = np.dtype(np.intp) if weights is None else np.dtype(np.float64)
-    values = np.ones(shape_of(x), dtype) if weights is None else as_dtype(operand(weights), dtype)
-    hit = np.equal(np.expand_dims(x, 0), np.arange(length)[:, None])
-    return np.sum(np.where(hit, values, dtype.type(0)), axis=1)
+    if aval_of(x).dtype.kind not in "biu" or len(shape_of(x)) != 1:
+        raise TypeError(f"bincount: x must be a vector of integers, found {aval_of(x).dtype.name}{list(shape_of(x))}")
+    x = as_dtype(x, np.dtype(np.intp)) if aval_of(x).dtype.kind == "b" else x
+    return count_places(x, occurrences(weights, shape_of(x), np.float64), operator.index(length))

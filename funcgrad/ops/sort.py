@@ -5,22 +5,25 @@ The derivative of sorting is the same permutation of the tangents.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..core.avals import ShapedArray
+from ..core.avals import ShapedArray, aval_of
 from ..core.lowering import Library
 from ..core.primitive import ZERO, NotLinear, Primitive
 from ..util import canonicalize_axis
 from .create import broadcasted_iota, full
-from .elementwise import sub
+from .elementwise import add, floor_divide, mul, sub
 from .indexing import INDEX, take_along_axis
-from .shape import batch_axis_to, rev
-from .structural import bind_checked, shape_of
+from .reduce import reduce_max
+from .shape import batch_axis_to, pad, rev, slice_in_dim
+from .stop import stop_gradient
+from .structural import bind_checked, moveaxis, reshape, shape_of
 
-__all__ = ["argsort", "sort", "sort_p"]
+__all__ = ["argsort", "sort", "sort_p", "top_k"]
 
 
 def _sort_shape(*avals: ShapedArray, dimension: int, num_keys: int) -> tuple[ShapedArray, ...]:
@@ -111,3 +114,55 @@ def argsort(x: Any, axis: int = -1, descending: bool = False) -> Any:
     # Sorted back to front and read back to front, so that equal elements keep their order.
     backwards = sort_p.bind(rev(x, (axis,)), position, dimension=axis, num_keys=1)[1]
     return sub(full(shape_of(x), n - 1, INDEX), rev(backwards, (axis,)))
+
+
+def top_k(x: Any, k: int, axis: int = -1) -> tuple[Any, Any]:
+    """The ``k`` largest elements along an axis, descending, and their positions (intp).
+
+    NaN counts as the largest; of equal elements the first comes first. Few of many are looked for in the ``k`` blocks
+    whose largest elements are the largest: those of any other block come after ``k`` elements at least.
+
+    >>> top_k(np.array([1.0, 5.0, 2.0, 5.0]), 3)
+    (array([5., 5., 2.]), array([1, 3, 2]))
+
+    Raises:
+        ValueError: ``k`` is negative or more than the axis has elements.
+    """
+    axis = canonicalize_axis(axis, len(shape_of(x)))
+    n = shape_of(x)[axis]
+    if not 0 <= k <= n:
+        raise ValueError(f"top_k: k is {k} for an axis of extent {n}")
+    x = moveaxis(x, axis, len(shape_of(x)) - 1)
+    places = _leading_by_blocks(stop_gradient(x), k)
+    values = take_along_axis(x, places, -1, "promise_in_bounds")
+    return tuple([moveaxis(v, len(shape_of(v)) - 1, axis) for v in (values, places)])
+
+
+SMALLEST_BLOCK = 16
+
+
+def _leading_by_blocks(x: Any, k: int) -> Any:
+    """Positions of the ``k`` largest elements of the last axis."""
+    shape, dtype = shape_of(x), aval_of(x).dtype
+    *rows, n = shape
+    size = math.isqrt(n // k) if k else 0  # as many blocks as there will be candidates
+    if size < SMALLEST_BLOCK or 4 * k * size > n or dtype.kind not in "iuf":
+        return _leading(x, k)
+    blocks, last = -(-n // size), len(shape)
+    least = -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+    x = pad(x, dtype.type(least), [*[(0, 0, 0)] * len(rows), (0, blocks * size - n, 0)])
+    x = reshape(x, (*rows, blocks, size))
+    chosen = sort(_leading(reduce_max(x, [last]), k))  # ascending: equal candidates keep their order
+    candidates = take_along_axis(x, reshape(chosen, (*rows, k, 1)), last - 1, "promise_in_bounds")
+    found = _leading(reshape(candidates, (*rows, k * size)), k)
+    width = full(shape_of(found), size, INDEX)
+    number = floor_divide(found, width)
+    block = take_along_axis(chosen, number, last - 1, "promise_in_bounds")
+    return add(mul(block, width), sub(found, mul(number, width)))
+
+
+def _leading(x: Any, k: int) -> Any:
+    """The same by sorting all."""
+    axis, n = len(shape_of(x)) - 1, shape_of(x)[-1]
+    order = argsort(x, axis, descending=True)
+    return slice_in_dim(order, 0, k, axis=axis) if k < n else order
