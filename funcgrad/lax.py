@@ -1,4 +1,4 @@
-"""The primitives under JAX's names: exact, without NumPy's promotion. Control flow joins them later.
+"""The primitives under JAX's names: exact, without NumPy's promotion; and control flow.
 
 Operands of one function share a dtype (Python scalars take that of the others); shapes broadcast as in NumPy.
 """
@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 
 from . import tree
+from .control.cond import cond, switch
+from .control.iterate import associative_scan, fori_loop, scan, while_loop
+from .control.iterate import map_ as map
 from .core.avals import aval_of
 from .core.trace import Tracer
 from .numpy.dispatch import operand
@@ -34,20 +37,20 @@ from .ops.structural import broadcast_to as _broadcast_to
 from .ops.structural import expand_dims as _expand_dims
 
 __all__ = [
-    "abs", "acos", "acosh", "add", "all_gather", "all_to_all", "argmax", "argmin", "asin", "asinh", "atan", "atan2",
-    "atanh", "axis_index", "axis_size", "batch_matmul", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor",
-    "broadcast", "broadcast_in_dim", "broadcast_shapes", "broadcasted_iota", "cbrt", "ceil", "clamp", "collapse",
-    "complex", "concatenate", "conj", "convert_element_type", "cos", "cosh", "cumlogsumexp", "cummax", "cummin",
-    "cumprod", "cumsum", "digamma", "div", "dot", "dot_general", "dynamic_index_in_dim", "dynamic_slice",
-    "dynamic_slice_in_dim", "dynamic_update_index_in_dim", "dynamic_update_slice", "dynamic_update_slice_in_dim", "eq",
-    "erf", "erf_inv", "erfc", "exp", "exp2", "expand_dims", "expm1", "floor", "full", "full_like", "ge", "gt", "imag",
-    "index_in_dim", "integer_pow", "iota", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min",
-    "mul", "ne", "neg", "nextafter", "pad", "pmax", "pmean", "pmin", "polygamma", "population_count", "pow",
-    "ppermute", "pshuffle", "psum", "pswapaxes", "real", "reciprocal", "reduce_and", "reduce_max", "reduce_min",
-    "reduce_or", "reduce_prod", "reduce_sum", "rem", "reshape", "rev", "round", "rsqrt", "select", "select_n",
-    "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "slice", "slice_in_dim",
-    "sort", "sort_key_val", "split", "sqrt", "square", "squeeze", "stop_gradient", "sub", "tan", "tanh", "top_k",
-    "transpose",
+    "abs", "acos", "acosh", "add", "all_gather", "all_to_all", "argmax", "argmin", "asin", "asinh", "associative_scan",
+    "atan", "atan2", "atanh", "axis_index", "axis_size", "batch_matmul", "bitwise_and", "bitwise_not", "bitwise_or",
+    "bitwise_xor", "broadcast", "broadcast_in_dim", "broadcast_shapes", "broadcasted_iota", "cbrt", "ceil", "clamp",
+    "collapse", "complex", "concatenate", "cond", "conj", "convert_element_type", "cos", "cosh", "cumlogsumexp",
+    "cummax", "cummin", "cumprod", "cumsum", "digamma", "div", "dot", "dot_general", "dynamic_index_in_dim",
+    "dynamic_slice", "dynamic_slice_in_dim", "dynamic_update_index_in_dim", "dynamic_update_slice",
+    "dynamic_update_slice_in_dim", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expand_dims", "expm1", "floor",
+    "fori_loop", "full", "full_like", "ge", "gt", "imag", "index_in_dim", "integer_pow", "iota", "is_finite", "le",
+    "lgamma", "log", "log1p", "logistic", "lt", "map", "max", "min", "mul", "ne", "neg", "nextafter", "pad", "pmax",
+    "pmean", "pmin", "polygamma", "population_count", "pow", "ppermute", "pshuffle", "psum", "pswapaxes", "real",
+    "reciprocal", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "rem", "reshape",
+    "rev", "round", "rsqrt", "scan", "select", "select_n", "shift_left", "shift_right_arithmetic",
+    "shift_right_logical", "sign", "sin", "sinh", "slice", "slice_in_dim", "sort", "sort_key_val", "split", "sqrt",
+    "square", "squeeze", "stop_gradient", "sub", "switch", "tan", "tanh", "top_k", "transpose", "while_loop",
 ]  # fmt: skip
 
 

@@ -41,12 +41,17 @@ def _shape(*avals: ShapedArray, jaxpr: ClosedJaxpr, name: str) -> Any:
     return tuple(jaxpr.out_avals)
 
 
-def _jvp(primals: Sequence[Any], tangents: Sequence[Any], out: Any, *, jaxpr: ClosedJaxpr, name: str) -> Any:
+def _forward(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: ClosedJaxpr, name: str) -> Any:
     nonzero = tuple([t is not ZERO for t in tangents])
     derived, out_nonzero = jvp_jaxpr(jaxpr, nonzero)
     results = jit_p.bind(*primals, *[t for t in tangents if t is not ZERO], jaxpr=derived, name=f"jvp({name})")
-    rest = iter(results[len(out_nonzero) :])
-    return [next(rest) if nz else ZERO for nz in out_nonzero]
+    n_outs = len(out_nonzero)
+    rest = iter(results[n_outs:])
+    return results[:n_outs], [next(rest) if nz else ZERO for nz in out_nonzero]
+
+
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], out: Any, **params: Any) -> Any:
+    return _forward(primals, tangents, **params)[1]
 
 
 def _linearize(nonzero: Sequence[bool], primals: Sequence[Any], *, jaxpr: ClosedJaxpr, name: str) -> Any:
@@ -95,5 +100,6 @@ jit_p = Primitive(
     lower=Call(),
     multiple_results=True,
     linearize=_linearize,
+    forward=_forward,
     needs_axis=True,
 )

@@ -36,8 +36,12 @@ def _impl(*args: Any, jaxpr: ClosedJaxpr) -> Any:
     return call_jaxpr(jaxpr)(*args)
 
 
-def _jvp(primals: Sequence[Any], tangents: Sequence[Any], out: Any, *, jaxpr: ClosedJaxpr) -> Any:
-    return jvp_flat(call_jaxpr(jaxpr), primals, tangents)[1]
+def _forward(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: ClosedJaxpr) -> Any:
+    return jvp_flat(call_jaxpr(jaxpr), primals, tangents)
+
+
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], out: Any, **params: Any) -> Any:
+    return _forward(primals, tangents, **params)[1]
 
 
 def _linearize(nonzero: Sequence[bool], primals: Sequence[Any], *, jaxpr: ClosedJaxpr) -> Any:
@@ -80,6 +84,7 @@ checkpoint_p = Primitive(
     lower=Call(),
     multiple_results=True,
     linearize=_linearize,
+    forward=_forward,
     needs_axis=True,
 )
 

@@ -7,13 +7,14 @@ die with it) and per what was asked.
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..core.avals import ShapedArray
-from ..core.jaxpr import ClosedJaxpr, Jaxpr, Var, eval_jaxpr
+from ..core.jaxpr import Atom, ClosedJaxpr, Jaxpr, Var, eval_jaxpr, live_eqns
 from ..core.primitive import ZERO
 from ..core.staging import stage
 from ..core.trace import STATE, Tracer
@@ -27,10 +28,15 @@ __all__ = [
     "call_jaxpr",
     "clear_derived",
     "closed_over",
+    "grown",
     "jvp_jaxpr",
     "linearized_jaxpr",
+    "live_jaxpr",
     "per_jaxpr",
+    "per_jaxprs",
+    "select_program",
     "transposed_jaxpr",
+    "without_constants",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,6 +55,21 @@ def per_jaxpr(fun: F) -> F:
         full = (STATE.axes, key)
         if full not in per:
             per[full] = fun(closed, *key)
+        return per[full]
+
+    return memoised  # type: ignore[return-value]
+
+
+def per_jaxprs(fun: F) -> F:
+    """As `per_jaxpr`, of a tuple of programs without constants: kept with the first."""
+    cache: WeakKeyDictionary[Jaxpr, dict[Any, Any]] = WeakKeyDictionary()
+    _caches.append(cache)
+
+    def memoised(programs: tuple[ClosedJaxpr, ...], *key: Any) -> Any:
+        per = cache.setdefault(programs[0].jaxpr, {})
+        full = (STATE.axes, tuple([weakref.ref(p.jaxpr) for p in programs[1:]]), key)
+        if full not in per:
+            per[full] = fun(programs, *key)
         return per[full]
 
     return memoised  # type: ignore[return-value]
@@ -145,6 +166,11 @@ def transposed_jaxpr(
     return stage(fun, avals, f"transpose({closed.jaxpr.name})"), out_nonzero
 
 
+def grown(a: ShapedArray, d: int | None, size: int) -> ShapedArray:
+    """The aval with a batch axis at ``d``."""
+    return a if d is None else a.update(shape=(*a.shape[:d], size, *a.shape[d:]))
+
+
 @per_jaxpr
 def batched_jaxpr(
     closed: ClosedJaxpr, size: int, dims: tuple[int | None, ...], axis_name: Any
@@ -158,11 +184,35 @@ def batched_jaxpr(
         out_dims = tuple(found)
         return outs
 
-    def grown(a: ShapedArray, d: int | None) -> ShapedArray:
-        return a if d is None else a.update(shape=(*a.shape[:d], size, *a.shape[d:]))
-
-    avals = [grown(a, d) for a, d in zip(closed.in_avals, dims, strict=True)]
+    avals = [grown(a, d, size) for a, d in zip(closed.in_avals, dims, strict=True)]
     return stage(fun, avals, f"vmap({closed.jaxpr.name})"), out_dims
+
+
+def select_program(closed: ClosedJaxpr, inputs: Sequence[int], outs: Sequence[Atom]) -> ClosedJaxpr:
+    """The part of a jaxpr that computes ``outs`` (variables of it) from some of its inputs."""
+    jaxpr = closed.jaxpr
+    invars = tuple([jaxpr.invars[k] for k in inputs])
+    eqns = tuple(live_eqns(jaxpr.eqns, outs))
+    return ClosedJaxpr(Jaxpr(jaxpr.constvars, invars, eqns, tuple(outs), jaxpr.name), closed.consts)
+
+
+def live_jaxpr(closed: ClosedJaxpr, residuals: Sequence[Any]) -> tuple[ClosedJaxpr, list[Any]]:
+    """A linear program ``(residuals, tangents)`` and its residuals, without those that no result needs. Residuals
+    that are arrays already become constants of the program."""
+    jaxpr, n = closed.jaxpr, len(residuals)
+    eqns = tuple(live_eqns(jaxpr.eqns, jaxpr.outvars))
+    used = {a for a in (*jaxpr.outvars, *[a for eqn in eqns for a in eqn.invars]) if type(a) is Var}
+    pairs = [(v, x) for v, x in zip(jaxpr.invars[:n], residuals, strict=True) if v in used]
+    fixed = [(v, x) for v, x in pairs if not isinstance(x, Tracer)]
+    traced = [(v, x) for v, x in pairs if isinstance(x, Tracer)]
+    constvars = (*jaxpr.constvars, *[v for v, _ in fixed])
+    live = Jaxpr(constvars, (*[v for v, _ in traced], *jaxpr.invars[n:]), eqns, jaxpr.outvars, jaxpr.name)
+    return ClosedJaxpr(live, (*closed.consts, *[x for _, x in fixed])), [x for _, x in traced]
+
+
+def without_constants(closed: ClosedJaxpr) -> tuple[tuple[Any, ...], ClosedJaxpr]:
+    """The constants, and the jaxpr with them as leading inputs."""
+    return closed.consts, closed_over(closed.consts, closed) if closed.consts else closed
 
 
 def closed_over(consts: Sequence[Any], closed: ClosedJaxpr) -> ClosedJaxpr:

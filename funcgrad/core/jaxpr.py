@@ -17,7 +17,20 @@ from .avals import ShapedArray, aval_of
 from .primitive import Primitive
 from .trace import Source
 
-__all__ = ["Atom", "ClosedJaxpr", "Eqn", "Jaxpr", "Literal", "Var", "check_jaxpr", "eval_jaxpr", "subjaxprs"]
+__all__ = [
+    "Atom",
+    "ClosedJaxpr",
+    "Eqn",
+    "Jaxpr",
+    "Literal",
+    "Var",
+    "check_jaxpr",
+    "dependent",
+    "eval_jaxpr",
+    "has_effect",
+    "live_eqns",
+    "subjaxprs",
+]
 
 
 class Var:
@@ -109,6 +122,32 @@ def subjaxprs(params: dict[str, Any]) -> list[Jaxpr]:
     for value in params.values():
         items = value if isinstance(value, (tuple, list)) else (value,)
         found += [x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in items if isinstance(x, (Jaxpr, ClosedJaxpr))]
+    return found
+
+
+def has_effect(eqn: Eqn) -> bool:
+    """Whether an equation does more than compute its results, itself or in a jaxpr that it owns."""
+    return eqn.primitive.has_effect or any([has_effect(e) for inner in subjaxprs(eqn.params) for e in inner.eqns])
+
+
+def live_eqns(eqns: Sequence[Eqn], outs: Sequence[Atom]) -> list[Eqn]:
+    """The equations that ``outs`` or effects depend on."""
+    used = {a for a in outs if type(a) is Var}
+    kept: list[Eqn] = []
+    for eqn in reversed(eqns):
+        if not used.isdisjoint(eqn.outvars) or has_effect(eqn):
+            kept.append(eqn)
+            used.update([a for a in eqn.invars if type(a) is Var])
+    kept.reverse()
+    return kept
+
+
+def dependent(jaxpr: Jaxpr, sources: Sequence[bool]) -> set[Var]:
+    """The variables that depend on the inputs at which ``sources`` holds."""
+    found = {v for v, is_source in zip(jaxpr.invars, sources, strict=True) if is_source}
+    for eqn in jaxpr.eqns:
+        if not found.isdisjoint([a for a in eqn.invars if type(a) is Var]):
+            found.update(eqn.outvars)
     return found
 
 

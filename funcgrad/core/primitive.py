@@ -21,6 +21,8 @@ application is determined by ``(primitive, operand avals, params)``. Rules:
 ``linearize(nonzero, primals, **params)`` (optional; for primitives that own a jaxpr)
     ``(outs, apply)``: ``apply(*tangents of the nonzero operands)`` gives a tangent (or ``ZERO``) per result and binds
     linear primitives only.
+``forward(primals, tangents, **params)`` (optional; for primitives that own a jaxpr)
+    ``(outs, tangents)``: what ``jvp`` gives together with the results, computed in one sweep.
 
 Unset fields are values with a reason, and a test goes through the registry to find them.
 """
@@ -122,6 +124,7 @@ class Primitive:
     has_effect: bool = False
     needs_axis: bool = False
     linearize: Callable[..., Any] | None = None
+    forward: Callable[..., Any] | None = None
     collective: Callable[..., Any] | None = None
     """Batching over the axis that ``params["axis_name"]`` names: ``(size, args, dims, **params)``."""
     samples: Callable[..., Any] | None = field(default=None, repr=False)

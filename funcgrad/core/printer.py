@@ -48,7 +48,8 @@ def _format_param(value: Any, indent: int) -> str:
     if isinstance(value, Jaxpr):
         return _format(value, indent + 4)
     if isinstance(value, tuple) and any(isinstance(x, (Jaxpr, ClosedJaxpr)) for x in value):
-        return f"({', '.join(_format_param(x, indent) for x in value)})"
+        lines = "".join([f"\n{' ' * (indent + 4)}{_format_param(x, indent)}" for x in value])
+        return f"({lines}\n{' ' * (indent + 2)})"
     if isinstance(value, np.dtype):
         return value.name
     if callable(value) and hasattr(value, "__name__"):

@@ -7,6 +7,7 @@ functions always give a strong result, as NumPy's own do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from ..core.avals import ShapedArray, aval_of
 from ..core.primitive import Primitive
 from .elementwise import convert_element_type
 
-__all__ = ["apply_operator", "as_dtype", "promote_dtypes", "result_type"]
+__all__ = ["apply_operator", "as_dtype", "common_dtype", "promote_dtypes", "result_type"]
 
 _PYTHON_TYPE: Final = {"i": int, "f": float, "c": complex}
 _PYTHON_SCALARS: Final = (float, int, complex)  # bool is np.bool_ to NumPy, except that bool() keeps it exact
@@ -70,6 +71,11 @@ def _result_type(keys: tuple[Any, ...]) -> np.dtype[Any]:
 def result_type(*args: Any) -> np.dtype[Any]:
     """``np.result_type`` of arrays, scalars and tracers."""
     return _result_type(tuple([promotion_key(aval_of(x)) for x in args]))
+
+
+def common_dtype(avals: Sequence[ShapedArray]) -> np.dtype[Any]:
+    """`result_type` of avals."""
+    return _result_type(tuple([promotion_key(a) for a in avals]))
 
 
 def promote_dtypes(*args: Any) -> list[Any]:

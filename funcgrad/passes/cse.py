@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Literal, Var
+from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Literal, Var, has_effect
 from .rewrite import Substitution, rebuild
 
 __all__ = ["eliminate_common_subexpressions"]
@@ -28,7 +28,7 @@ def eliminate_common_subexpressions(closed: ClosedJaxpr) -> ClosedJaxpr:
     eqns = []
     for eqn in closed.jaxpr.eqns:
         eqn = substitute.eqn(eqn)
-        if eqn.primitive.has_effect:
+        if has_effect(eqn):
             eqns.append(eqn)
             continue
         key = _key(eqn)

@@ -79,13 +79,16 @@ class JVPTrace(Trace):
             return parent.process(primitive, primals, params)
         saved, STATE.trace = STATE.trace, parent
         try:
-            out = parent.process(primitive, primals, params)
-            rule = primitive.jvp
-            if isinstance(rule, NotDifferentiable):
-                raise refuse(primitive, rule)
-            if isinstance(rule, ZeroDerivative):
-                return out
-            t = rule(primals, tangents, out, **params)
+            if primitive.forward is not None:
+                out, t = primitive.forward(primals, tangents, **params)
+            else:
+                out = parent.process(primitive, primals, params)
+                rule = primitive.jvp
+                if isinstance(rule, NotDifferentiable):
+                    raise refuse(primitive, rule)
+                if isinstance(rule, ZeroDerivative):
+                    return out
+                t = rule(primals, tangents, out, **params)
         finally:
             STATE.trace = saved
         if primitive.multiple_results:

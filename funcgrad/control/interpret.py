@@ -1,0 +1,118 @@
+"""How loops and branches run on concrete values: jaxprs interpreted by NumPy, one equation after the other.
+
+It is the witness that compiled loops are held to, and what runs where nothing is compiled. An ``Interpreter`` is made
+once per jaxpr: variables become slots of a list, dead values are dropped, and a step costs little more than NumPy.
+The composition root may put a compiler in its place (``set_loop_executor``): this layer knows none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from ..core.avals import ShapedArray
+from ..core.jaxpr import Atom, ClosedJaxpr, Jaxpr, Literal, Var, last_uses
+from ..core.lowering import Host
+from ..core.primitive import Primitive
+from ..core.trace import EVAL, STATE, Tracer, leaked
+
+__all__ = ["CONTROL_FLOW", "execute", "interpreter", "set_loop_executor", "typed_results"]
+
+CONTROL_FLOW = Host("loops and branches are interpreted by NumPy: they have no native form yet")
+"""How every primitive of control flow is compiled, said in one place."""
+
+
+class Interpreter:
+    """A jaxpr without constants as a function of NumPy values."""
+
+    __slots__ = ("_inputs", "_outputs", "_slots", "_steps")
+
+    def __init__(self, jaxpr: Jaxpr) -> None:
+        self._slots: list[Any] = []
+        known: dict[Var, int] = {}
+
+        def slot(a: Atom) -> int:
+            if isinstance(a, Literal):
+                self._slots.append(a.aval.dtype.type(a.value))
+                return len(self._slots) - 1
+            if a not in known:
+                known[a] = len(self._slots)
+                self._slots.append(None)
+            return known[a]
+
+        self._inputs = [slot(v) for v in jaxpr.invars]
+        self._steps = []
+        for eqn, gone in zip(jaxpr.eqns, last_uses(jaxpr), strict=True):
+            ins, outs = [slot(a) for a in eqn.invars], [slot(v) for v in eqn.outvars]
+            multiple = eqn.primitive.multiple_results
+            self._steps.append((eqn.primitive.impl, ins, eqn.params, outs, multiple, [slot(v) for v in gone]))
+        self._outputs = [slot(a) for a in jaxpr.outvars]
+
+    def __call__(self, *args: Any) -> list[Any]:
+        values = self._slots.copy()
+        for k, x in zip(self._inputs, args, strict=True):
+            values[k] = x
+        for impl, ins, params, outs, multiple, gone in self._steps:
+            result = impl(*[values[k] for k in ins], **params)
+            if multiple:
+                for k, x in zip(outs, result, strict=True):
+                    values[k] = x[()] if type(x) is np.ndarray and not x.ndim else x
+            else:
+                values[outs[0]] = result[()] if type(result) is np.ndarray and not result.ndim else result
+            for k in gone:
+                values[k] = None
+        return [values[k] for k in self._outputs]
+
+
+_interpreters: WeakKeyDictionary[Jaxpr, Interpreter] = WeakKeyDictionary()
+
+
+def interpreter(closed: ClosedJaxpr) -> Interpreter:
+    """The interpreter of a jaxpr without constants; made once."""
+    found = _interpreters.get(closed.jaxpr)
+    if found is None:
+        found = _interpreters[closed.jaxpr] = Interpreter(closed.jaxpr)
+    return found
+
+
+Executor = Callable[[Primitive, Sequence[Any], dict[str, Any]], Sequence[Any] | None]
+_executor: Executor | None = None
+
+
+def set_loop_executor(executor: Executor | None) -> None:
+    """Say how loops and branches run on concrete values: ``executor(primitive, args, params)`` gives the results, or
+    None to leave this one to the interpreter. ``set_loop_executor(None)``: all are interpreted, as at first."""
+    global _executor
+    _executor = executor
+
+
+def execute(
+    primitive: Primitive,
+    meaning: Callable[..., Any],
+    args: Sequence[Any],
+    in_avals: Sequence[ShapedArray],
+    params: dict[str, Any],
+) -> Sequence[Any]:
+    """Run a primitive that owns jaxprs on concrete values; ``meaning(*args, **params)`` is the interpreter's way.
+
+    Python's numbers among the operands take the dtypes of the avals.
+    """
+    for x in args:
+        if isinstance(x, Tracer):
+            raise leaked(x, primitive)
+    typed = [x if hasattr(x, "dtype") else a.dtype.type(x) for x, a in zip(args, in_avals, strict=True)]
+    saved = STATE.trace
+    STATE.trace = EVAL  # some primitives bind others in their impl
+    try:
+        outs = _executor(primitive, typed, params) if _executor is not None else None
+        return meaning(*typed, **params) if outs is None else outs
+    finally:
+        STATE.trace = saved
+
+
+def typed_results(outs: Sequence[Any], avals: Sequence[ShapedArray]) -> list[Any]:
+    """Results of weak type as Python's numbers, as they come from Python's numbers un-jitted."""
+    return [x.item() if a.weak_type and isinstance(x, np.generic) else x for x, a in zip(outs, avals, strict=True)]
