@@ -22,7 +22,7 @@ from ..ops.create import instantiate_zeros
 from ..ops.elementwise import convert_element_type, eq, maximum, minimum, ne, select
 from ..ops.structural import broadcast_in_dim, shape_of
 from ..transforms.batch import batch_subtrace, move_batch
-from ..transforms.flat import argument_name, check_callable, function_name
+from ..transforms.flat import argument_name, check_callable
 from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linear_function, linearize_flat
 from .body import (
@@ -475,7 +475,7 @@ def cond(
             raise TypeError("cond: operands are given by position and as operand=; give them by position")
         operands = (operand,)
     index = _index_of(pred, "cond")
-    return _bind_branches("cond", index, [false_fun, true_fun], operands, [1, 0])
+    return _bind_branches("cond", index, [false_fun, true_fun], operands, [1, 0], ["false_fun", "true_fun"])
 
 
 def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any, operand: Any = _MISSING) -> Any:
@@ -499,17 +499,24 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any, o
     if aval.dtype.kind not in "iu":
         way = "cond for a boolean" if aval.dtype.kind == "b" else ".astype(int)"
         raise TypeError(f"switch: the index must be an integer, found {aval.dtype.name}; use {way}")
-    return _bind_branches("switch", convert_element_type(index, INDEX), branches, operands, range(len(branches)))
+    order = range(len(branches))
+    names = [f"branches[{k}]" for k in order]
+    return _bind_branches("switch", convert_element_type(index, INDEX), branches, operands, order, names)
 
 
 def _bind_branches(
-    what: str, index: Any, funs: Sequence[Callable[..., Any]], operands: tuple[Any, ...], order: Sequence[int]
+    what: str,
+    index: Any,
+    funs: Sequence[Callable[..., Any]],
+    operands: tuple[Any, ...],
+    order: Sequence[int],
+    names: Sequence[str],
 ) -> Any:
-    """Trace the branches and bind; ``order``: how the user gave them, for messages."""
+    """Trace the branches and bind; ``order`` and ``names``: how the user gave them, for messages."""
     leaves, in_tree = flatten_operands(operands, what, lambda k: argument_name(funs[order[0]], k))
     avals = [aval_of(x) for x in leaves]
     bodies = [stage_body(f, in_tree, avals) for f in funs]
-    bodies = _joined(what, bodies, funs, order)
+    bodies = _joined(what, bodies, order, names)
     programs = []
     for body in bodies:
         jaxpr, n = body.jaxpr.jaxpr, len(body.consts)
@@ -520,9 +527,8 @@ def _bind_branches(
     return bodies[0].out_tree.unflatten(owned_results(outs, [*consts, *leaves]))
 
 
-def _joined(what: str, bodies: Sequence[Body], funs: Sequence[Callable[..., Any]], order: Sequence[int]) -> list[Body]:
+def _joined(what: str, bodies: Sequence[Body], order: Sequence[int], names: Sequence[str]) -> list[Body]:
     """The branches with results of one type each."""
-    names = [function_name(f) for f in funs]
     first = order[0]
     joined: list[ShapedArray] = []
     for k in order[1:]:
@@ -535,7 +541,7 @@ def _joined(what: str, bodies: Sequence[Body], funs: Sequence[Callable[..., Any]
             wanted = avals[first]
             other = next(k for k in order if not same_type(avals[k], wanted))
             raise TypeError(
-                f"{what}: branches must return the same types, but at output{paths[position]} {names[first]} returns "
+                f"{what}: branches must return the same types, but for output{paths[position]} {names[first]} returns "
                 f"{wanted.short()} and {names[other]} returns {avals[other].short()}: "
                 f"{cast_hint(wanted, avals[other], f'the result of {names[other]}')}"
             )

@@ -289,8 +289,8 @@ def _masked(programs: tuple[ClosedJaxpr, ...], n_cond_consts: int) -> tuple[Clos
         cond_consts, consts = args[:n_cond_consts], args[n_cond_consts:n_consts]
         going, carry = args[n_consts], args[n_consts + 1 :]
         stepped = call_jaxpr(body)(*consts, *carry)
-        carry = [x if x is y else _where(going, x, y) for x, y in zip(stepped, carry, strict=True)]
-        return [bitwise_and(going, call_jaxpr(condition)(*cond_consts, *carry)[0]), *carry]
+        kept = [x if x is y else _where(going, x, y) for x, y in zip(stepped, carry, strict=True)]
+        return [bitwise_and(going, call_jaxpr(condition)(*cond_consts, *kept)[0]), *kept]
 
     any_going = stage(lambda going, *carry: [reduce_or(going, (0,))], [flags, *carry_avals], condition.jaxpr.name)
     step = stage(masked, [*cond_avals, *const_avals, flags, *carry_avals], body.jaxpr.name)

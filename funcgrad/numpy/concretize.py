@@ -57,8 +57,10 @@ def _bool(self: Tracer) -> bool:
     raise TracerBoolError(
         f"{_where()}`if`, `while`, `and`, `or`, `not` or `assert` asked for the truth of {describe(self)}, which is "
         f"not known while funcgrad traces.{several} Write np.where(condition, a, b) to choose element by element "
-        "(both are computed), and & | ~ in place of and, or, not. Python's own if and while take shapes and static "
-        "arguments, and under grad or jvp without jit also values. " + _STATIC
+        "(both are computed), lax.cond(condition, lambda x: a, lambda x: b, x) for `if` (one of them is), "
+        "lax.while_loop(lambda x: condition, lambda x: next, x) for `while`, and & | ~ in place of and, or, not. "
+        "Python's own if and while take shapes and static arguments, and under grad or jvp without jit also values. "
+        + _STATIC
     )
 
 
@@ -120,7 +122,8 @@ def _index(self: Tracer) -> int:
         return int(value)
     raise TracerIntegerError(
         f"{_where()}an integer was asked of {describe(self)}, whose value is not known while funcgrad traces. "
-        "For `for i in range(n)`, and for shapes, n must be static (the loop is unrolled); for a list, write "
+        "For `for i in range(n)` write lax.fori_loop(0, n, lambda i, x: next, x), or lax.switch(n, functions, x) to "
+        "choose a function; for shapes, n must be static; for a list, write "
         f"np.stack(list)[i]; for a bound of a slice, lax.dynamic_slice with a fixed length. {_STATIC}"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..core.jaxpr import ClosedJaxpr, check_jaxpr
+from .control import simplify_control
 from .cse import eliminate_common_subexpressions
 from .dce import eliminate_dead_code
 from .inline import inline_calls
@@ -12,13 +13,7 @@ from .simplify import simplify
 
 __all__ = ["PASSES", "optimize"]
 
-PASSES: tuple[tuple[str, Callable[[ClosedJaxpr], ClosedJaxpr]], ...] = (
-    ("inline", inline_calls),  # fusion works across calls; everything after sees one flat program
-    ("dce", eliminate_dead_code),  # most of a linearized call's primal half is often unused
-    ("simplify", simplify),  # before cse: brings different spellings to one form
-    ("cse", eliminate_common_subexpressions),  # forward and backward halves share subexpressions
-    ("dce", eliminate_dead_code),  # what simplify and cse bypassed
-)
+Pass = Callable[[ClosedJaxpr], ClosedJaxpr]
 
 
 def optimize(closed: ClosedJaxpr, check: bool = False) -> ClosedJaxpr:
@@ -28,3 +23,17 @@ def optimize(closed: ClosedJaxpr, check: bool = False) -> ClosedJaxpr:
         if check:
             check_jaxpr(closed.jaxpr)
     return closed
+
+
+def _control(closed: ClosedJaxpr) -> ClosedJaxpr:
+    return simplify_control(closed, optimize)
+
+
+PASSES: tuple[tuple[str, Pass], ...] = (
+    ("inline", inline_calls),  # fusion works across calls; everything after sees one flat program
+    ("dce", eliminate_dead_code),  # most of a linearized call's primal half is often unused
+    ("simplify", simplify),  # before cse: brings different spellings to one form
+    ("control", _control),  # bodies of loops and branches, by all passes; what moves out of them meets the rest
+    ("cse", eliminate_common_subexpressions),  # forward and backward halves share subexpressions
+    ("dce", eliminate_dead_code),  # what simplify and cse bypassed
+)
