@@ -152,7 +152,7 @@ ROWS = {
         TypeError,
         ["lax.while_loop("],
     ),
-    "for": (lambda: fg.jit(lambda n: [i for i in range(n)])(3), fg.errors.TracerIntegerError, ["lax.fori_loop(0, n, "]),
+    "for": (lambda: fg.jit(lambda n: list(range(n)))(3), fg.errors.TracerIntegerError, ["lax.fori_loop(0, n, "]),
 }
 
 
