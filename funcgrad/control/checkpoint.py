@@ -27,7 +27,7 @@ from ..transforms.flat import (
 )
 from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linearize_flat
-from .derived import batched_jaxpr, call_jaxpr, closed_over
+from .derived import batched_jaxpr, call_jaxpr, closed_over, linearize_by_running
 
 __all__ = ["checkpoint", "checkpoint_p", "recompute_p"]
 
@@ -128,6 +128,7 @@ recompute_p = Primitive(
     batch=_recompute_batch,
     lower=Inline(_push),
     multiple_results=True,
+    linearize=linearize_by_running(_push),
     needs_axis=True,
 )
 

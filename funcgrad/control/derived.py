@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from ..core.avals import ShapedArray
+from ..core.avals import ShapedArray, aval_of
 from ..core.jaxpr import Atom, ClosedJaxpr, Jaxpr, Var, eval_jaxpr, live_eqns
 from ..core.primitive import ZERO
 from ..core.staging import stage
@@ -30,6 +30,7 @@ __all__ = [
     "closed_over",
     "grown",
     "jvp_jaxpr",
+    "linearize_by_running",
     "linearized_jaxpr",
     "live_jaxpr",
     "per_jaxpr",
@@ -194,6 +195,21 @@ def select_program(closed: ClosedJaxpr, inputs: Sequence[int], outs: Sequence[At
     invars = tuple([jaxpr.invars[k] for k in inputs])
     eqns = tuple(live_eqns(jaxpr.eqns, outs))
     return ClosedJaxpr(Jaxpr(jaxpr.constvars, invars, eqns, tuple(outs), jaxpr.name), closed.consts)
+
+
+def linearize_by_running(fun: Callable[..., Sequence[Any]]) -> Callable[..., Any]:
+    """The ``linearize`` rule of a primitive that is its function ``fun(*args, **params)``: linearize what it does.
+
+    (Its JVP would carry primals and tangents through the same loops, of which the transpose wants them apart.)
+    """
+
+    def linearize(nonzero: Sequence[bool], primals: Sequence[Any], **params: Any) -> Any:
+        floats = [nz and aval_of(x).dtype.kind in "fc" for nz, x in zip(nonzero, primals, strict=True)]
+        outs, linear = linearize_flat(lambda *xs: fun(*xs, **params), primals, floats)
+        used = list(itertools.compress(floats, nonzero))
+        return outs, lambda *tangents: linear.apply(list(itertools.compress(tangents, used)))
+
+    return linearize
 
 
 def live_jaxpr(closed: ClosedJaxpr, residuals: Sequence[Any]) -> tuple[ClosedJaxpr, list[Any]]:

@@ -35,7 +35,7 @@ from .body import same_type
 from .derived import call_jaxpr, grown, live_jaxpr, per_jaxpr, select_program, without_constants
 from .interpret import CONTROL_FLOW, execute, interpreter, typed_results
 
-__all__ = ["scan_p"]
+__all__ = ["chosen", "either", "linear_carries", "scan_p", "transposed_body"]
 
 T = TypeVar("T")
 Flags = tuple[bool, ...]
@@ -335,7 +335,7 @@ def _linearize(
 
 
 @per_jaxpr
-def _linear_carries(closed: ClosedJaxpr, linear: Flags, n_consts: int, n_carry: int) -> Flags:
+def linear_carries(closed: ClosedJaxpr, linear: Flags, n_consts: int, n_carry: int) -> Flags:
     """Which carries depend on linear operands."""
     parts = _Parts(n_consts, n_carry)
     consts, carry, xs = parts.ins(linear)
@@ -357,7 +357,7 @@ def _known_body(closed: ClosedJaxpr, linear: Flags, n_consts: int, n_carry: int)
 
 
 @per_jaxpr
-def _transposed_body(closed: ClosedJaxpr, linear: Flags, cts_nz: Flags, n_consts: int, n_carry: int) -> Any:
+def transposed_body(closed: ClosedJaxpr, linear: Flags, cts_nz: Flags, n_consts: int, n_carry: int) -> Any:
     """``(known consts; sums of the cotangents of consts, cotangents of the carry; known xs, known carries, cotangents
     of ys) -> (sums, cotangents of the carry; cotangents of xs)``, its constants, and which cotangents there are."""
     parts = _Parts(n_consts, n_carry)
@@ -431,7 +431,7 @@ def _transpose(
     parts = _Parts(n_consts, n_carry)
     given = tuple([type(x) is Linear for x in operands])
     lin_consts, _, lin_xs = parts.ins(given)
-    lin_carry = _linear_carries(jaxpr, given, n_consts, n_carry)
+    lin_carry = linear_carries(jaxpr, given, n_consts, n_carry)
     linear = (*lin_consts, *lin_carry, *lin_xs)
     consts, init, xs = parts.ins(operands)
     known_consts = [x for x in consts if type(x) is not Linear]
@@ -445,7 +445,7 @@ def _transpose(
         sweep = scan_p.bind(*known_consts, *known_init, *known_xs, jaxpr=body, reverse=reverse, **counts, **steps)
         known_carry = sweep[len(known_init) :]
     nonzero = tuple([c is not ZERO for c in cts])
-    extra, body, const_nz, carry_nz, x_nz = _transposed_body(jaxpr, linear, nonzero, n_consts, n_carry)
+    extra, body, const_nz, carry_nz, x_nz = transposed_body(jaxpr, linear, nonzero, n_consts, n_carry)
     const_avals, carry_avals, _ = parts.ins(jaxpr.in_avals)
     ct_carry, ct_ys = parts.outs(cts)
     sums = [instantiate_zeros(a.strong()) for a in chosen(chosen(const_avals, lin_consts), const_nz)]
