@@ -205,7 +205,7 @@ def scan(
 
     >>> import numpy as np
     >>> scan(lambda total, x: (total + x, total), 0.0, np.array([1.0, 2.0, 3.0]))
-    (6.0, array([0., 1., 3.]))
+    (np.float64(6.0), array([0., 1., 3.]))
     """
     check_callable(f, "scan")
     return _scan("scan", f, init, xs, length, reverse, unroll, _whole)
