@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import funcgrad as fg
@@ -133,6 +133,7 @@ def test_forward(program: Any) -> None:
         np.testing.assert_allclose(tangent, slope, rtol=1e-5, atol=1e-6)
 
 
+@settings(max_examples=20)
 @given(programs)
 def test_reverse(program: Any) -> None:
     f = scalar(traced, program)
