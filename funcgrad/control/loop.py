@@ -6,7 +6,8 @@ Batched over a condition that differs along the batch, the loop runs until it ho
 condition does not hold keeps its value.
 
 The linear program of a while loop is a while loop again: the one of forward mode, linear in the tangents it carries.
-Its transpose is in ``control.reverse``.
+Its transpose is an operation of its own, ``while_backward_p``, which ``control.reverse`` writes out with loops. Its
+derivatives are not those of what is written out: forward over reverse is reverse over forward, at any order.
 """
 
 from __future__ import annotations
@@ -15,23 +16,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..core.avals import ShapedArray
-from ..core.jaxpr import ClosedJaxpr, Jaxpr, Var, dependent
+from ..core.avals import ShapedArray, aval_of
+from ..core.jaxpr import ClosedJaxpr, dependent
 from ..core.lowering import Inline, While
 from ..core.primitive import ZERO, Linear, NotLinear, Primitive, not_linear
-from ..core.staging import stage
 from ..ops.create import instantiate_zeros
-from ..ops.elementwise import bitwise_and, select
-from ..ops.reduce import reduce_or
-from ..ops.structural import broadcast_in_dim, shape_of
 from ..transforms.batch import batch_subtrace, move_batch
 from ..transforms.forward import instantiate, jvp_flat
-from ..transforms.linear import linear_function, linearize_flat
+from ..transforms.linear import linearize_flat
 from .body import same_type
-from .derived import call_jaxpr, grown, linearize_by_running, per_jaxpr, per_jaxprs, without_constants
+from .derived import call_jaxpr, grown, linearize_by_running
 from .interpret import execute, interpreter, typed_results
+from .loop_programs import batched_loop, jvp_body, linearized, masked_loop, pushed, with_unused_inputs
 from .reverse import backward, backward_avals, backward_nonzero
-from .scan import chosen, either, linear_carries
+from .scan import chosen, linear_carries
 
 __all__ = ["while_p"]
 
@@ -99,54 +97,6 @@ def _shape(
 # forward mode -----------------------------------------------------------------------------------------------------
 
 
-def _pushed(closed: ClosedJaxpr, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
-    return jvp_flat(call_jaxpr(closed), primals, tangents)
-
-
-def _linearized(closed: ClosedJaxpr, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
-    """As `_pushed`, with operations that compute primals and those that compute tangents apart."""
-    outs, linear = linearize_flat(call_jaxpr(closed), primals, [t is not ZERO for t in tangents])
-    return outs, linear.apply([t for t in tangents if t is not ZERO])
-
-
-@per_jaxpr
-def _jvp_body(closed: ClosedJaxpr, nonzero: Flags, n_consts: int, push: Callable[..., Any]) -> Any:
-    """``(consts, their tangents, carry, its tangents) -> (carry, tangents)``, its constants, and which carries have
-    tangents."""
-    const_nz, carry_nz = nonzero[:n_consts], nonzero[n_consts:]
-    const_avals, carry_avals = closed.in_avals[:n_consts], closed.in_avals[n_consts:]
-    out_nz: Flags = ()
-
-    def fun(*args: Any) -> list[Any]:
-        nonlocal out_nz
-        rest = iter(args)
-        primals, tangents = [], []
-        for avals, flags in ((const_avals, const_nz), (carry_avals, carry_nz)):
-            primals += [next(rest) for _ in avals]
-            tangents += [next(rest) if nz else ZERO for nz in flags]
-        outs, t_outs = push(closed, primals, tangents)
-        out_nz = tuple([t is not ZERO for t in t_outs])
-        wanted = either(carry_nz, out_nz)
-        return [*outs, *[instantiate(t, o) for t, o, nz in zip(t_outs, outs, wanted, strict=True) if nz]]
-
-    while True:
-        avals = [*const_avals, *[a.strong() for a in chosen(const_avals, const_nz)]]
-        avals += [*carry_avals, *[a.strong() for a in chosen(carry_avals, carry_nz)]]
-        derived = stage(fun, avals, f"jvp({closed.jaxpr.name})")
-        grown_nz = either(carry_nz, out_nz)
-        if grown_nz == carry_nz:
-            return *without_constants(derived), carry_nz
-        carry_nz = grown_nz
-
-
-@per_jaxpr
-def with_unused_inputs(closed: ClosedJaxpr, avals: tuple[ShapedArray, ...]) -> ClosedJaxpr:
-    """The jaxpr with more inputs at the end, which it does not read."""
-    jaxpr = closed.jaxpr
-    invars = (*jaxpr.invars, *[Var(a) for a in avals])
-    return ClosedJaxpr(Jaxpr(jaxpr.constvars, invars, jaxpr.eqns, jaxpr.outvars, jaxpr.name), closed.consts)
-
-
 def _forward(
     primals: Sequence[Any],
     tangents: Sequence[Any],
@@ -155,12 +105,12 @@ def _forward(
     body_jaxpr: ClosedJaxpr,
     cond_nconsts: int,
     body_nconsts: int,
-    push: Callable[..., Any] = _pushed,
+    push: Callable[..., Any] = pushed,
 ) -> Any:
     parts = Parts(cond_nconsts, body_nconsts)
     (cond_consts, consts, carry), (_, t_consts, t_carry) = parts.ins(primals), parts.ins(tangents)
     nonzero = tuple([t is not ZERO for t in (*t_consts, *t_carry)])
-    extra, derived, carry_nz = _jvp_body(body_jaxpr, nonzero, body_nconsts, push)
+    extra, derived, carry_nz = jvp_body(body_jaxpr, nonzero, body_nconsts, push)
     t_consts = [t for t in t_consts if t is not ZERO]
     t_carry = [instantiate(t, x) for t, x, nz in zip(t_carry, carry, carry_nz, strict=True) if nz]
     carry_avals = chosen(body_jaxpr.in_avals[body_nconsts:], carry_nz)
@@ -194,91 +144,13 @@ def _linearize(nonzero: Sequence[bool], primals: Sequence[Any], **params: Any) -
         rest = iter(tangents)
         given = [next(rest) if nz else ZERO for nz in nonzero]
         given = [t if is_float else ZERO for t, is_float in zip(given, floats, strict=True)]
-        ts: list[Any] = _forward(primals, given, **params, push=_linearized)[1]
+        ts: list[Any] = _forward(primals, given, **params, push=linearized)[1]
         return ts
 
     return outs, apply
 
 
 # batching ---------------------------------------------------------------------------------------------------------
-
-
-@per_jaxpr
-def _batched_body(
-    closed: ClosedJaxpr, size: int, dims: tuple[int | None, ...], all_carries: bool, axis_name: Any, n_consts: int
-) -> Any:
-    """The body over batched operands, its constants, and which carries are batched, along axis 0."""
-    const_dims = dims[:n_consts]
-    jaxpr = closed.jaxpr
-    changing = [a is not v for a, v in zip(jaxpr.outvars, jaxpr.invars[n_consts:], strict=True)]
-    batched: Flags = tuple(
-        [d is not None or (all_carries and c) for d, c in zip(dims[n_consts:], changing, strict=True)]
-    )
-    out_batched: Flags = ()
-
-    def fun(*args: Any) -> list[Any]:
-        nonlocal out_batched
-        outs, out_dims = batch_subtrace(call_jaxpr(closed), size, args, now, axis_name)
-        out_batched = tuple([d is not None for d in out_dims])
-        front = either(batched, out_batched)
-        return [move_batch(size, x, d, 0) if b else x for x, d, b in zip(outs, out_dims, front, strict=True)]
-
-    while True:
-        now = [*const_dims, *[0 if b else None for b in batched]]
-        avals = [grown(a, d, size) for a, d in zip(closed.in_avals, now, strict=True)]
-        derived = stage(fun, avals, f"vmap({jaxpr.name})")
-        grown_flags = either(batched, out_batched)
-        if grown_flags == batched:
-            return *without_constants(derived), batched
-        batched = grown_flags
-
-
-@per_jaxpr
-def _batched_condition(closed: ClosedJaxpr, size: int, dims: tuple[int | None, ...], axis_name: Any) -> Any:
-    """The condition over batched operands, its constants, and whether its result is batched."""
-    dim: int | None = None
-
-    def fun(*args: Any) -> list[Any]:
-        nonlocal dim
-        outs, (dim,) = batch_subtrace(call_jaxpr(closed), size, args, dims, axis_name)
-        return outs
-
-    avals = [grown(a, d, size) for a, d in zip(closed.in_avals, dims, strict=True)]
-    derived = stage(fun, avals, f"vmap({closed.jaxpr.name})")
-    return *without_constants(derived), dim is not None
-
-
-@dataclass(frozen=True)
-class _Batched:
-    """A batched loop: its programs, the constants they want in front of the given ones, where the carries have their
-    batch axis, and whether the condition differs along the batch."""
-
-    cond_extra: tuple[Any, ...]
-    condition: ClosedJaxpr
-    extra: tuple[Any, ...]
-    body: ClosedJaxpr
-    front: tuple[int | None, ...]
-    differs: bool
-
-
-def _batched(
-    axis: tuple[int, Any],
-    dims: Sequence[int | None],
-    cond_jaxpr: ClosedJaxpr,
-    body_jaxpr: ClosedJaxpr,
-    cond_nconsts: int,
-    body_nconsts: int,
-) -> _Batched:
-    size, axis_name = axis
-    cond_dims, now = tuple(dims[:cond_nconsts]), tuple(dims[cond_nconsts:])
-    differs = False
-    while True:
-        extra, body, batched = _batched_body(body_jaxpr, size, now, differs, axis_name, body_nconsts)
-        front = tuple([0 if b else None for b in batched])
-        cond_extra, condition, cond_batched = _batched_condition(cond_jaxpr, size, (*cond_dims, *front), axis_name)
-        if cond_batched == differs:
-            return _Batched(cond_extra, condition, extra, body, front, differs)
-        differs = True  # then more carries are batched
 
 
 def _batch(
@@ -292,7 +164,7 @@ def _batch(
     body_nconsts: int,
 ) -> Any:
     parts = Parts(cond_nconsts, body_nconsts)
-    found = _batched(axis, dims, cond_jaxpr, body_jaxpr, cond_nconsts, body_nconsts)
+    found = batched_loop(axis, dims, cond_jaxpr, body_jaxpr, cond_nconsts, body_nconsts)
     cond_consts, consts, carry = parts.ins(args)
     carry_dims = parts.ins(dims)[2]
     carry = [
@@ -304,7 +176,7 @@ def _batch(
         programs = {"cond_jaxpr": found.condition, "body_jaxpr": found.body}
         return while_p.bind(*cond_consts, *consts, *carry, **programs, **counts), found.front
     going = call_jaxpr(found.condition)(*cond_consts, *carry)[0]
-    any_going, masked = _masked((found.condition, found.body), len(cond_consts))
+    any_going, masked = masked_loop((found.condition, found.body), len(cond_consts))
     outs = while_p.bind(
         *cond_consts,
         *consts,
@@ -316,33 +188,6 @@ def _batch(
         body_nconsts=len(cond_consts) + len(consts),
     )
     return outs[1:], found.front
-
-
-@per_jaxprs
-def _masked(programs: tuple[ClosedJaxpr, ...], n_cond_consts: int) -> tuple[ClosedJaxpr, ClosedJaxpr]:
-    """A batched loop whose carry starts with the flags of those that still run, which alone take a step."""
-    condition, body = programs
-    cond_avals, carry_avals = condition.in_avals[:n_cond_consts], condition.in_avals[n_cond_consts:]
-    const_avals = body.in_avals[: len(body.in_avals) - len(carry_avals)]
-    (flags,) = condition.out_avals
-    n_consts = n_cond_consts + len(const_avals)
-
-    def masked(*args: Any) -> list[Any]:
-        cond_consts, consts = args[:n_cond_consts], args[n_cond_consts:n_consts]
-        going, carry = args[n_consts], args[n_consts + 1 :]
-        stepped = call_jaxpr(body)(*consts, *carry)
-        kept = [x if x is y else _where(going, x, y) for x, y in zip(stepped, carry, strict=True)]
-        return [bitwise_and(going, call_jaxpr(condition)(*cond_consts, *kept)[0]), *kept]
-
-    any_going = stage(lambda going, *carry: [reduce_or(going, (0,))], [flags, *carry_avals], condition.jaxpr.name)
-    step = stage(masked, [*cond_avals, *const_avals, flags, *carry_avals], body.jaxpr.name)
-    return any_going, step
-
-
-def _where(flags: Any, x: Any, y: Any) -> Any:
-    """``x`` for the elements of the batch whose flag is set; both have the batch axis in front."""
-    shape = shape_of(x)
-    return select(flags if len(shape) == 1 else broadcast_in_dim(flags, shape, (0,)), x, y)
 
 
 # transposition ------------------------------------------------------------------------------------------------------
@@ -396,83 +241,158 @@ while_p = Primitive(
 )
 
 
+class _Backward:
+    """The operands of `while_backward_p`: constants of the condition; constants and carries of the body in which the
+    loop is not linear (known ones); cotangents of linear carries, ``ct_nonzero`` of them."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.condition, self.body = params["cond_jaxpr"], params["body_jaxpr"]
+        self.linear, self.ct_nonzero = params["linear"], params["ct_nonzero"]
+        self.n_cond, self.n_body = params["cond_nconsts"], params["body_nconsts"]
+        self.lin_consts, self.lin_carry = self.linear[: self.n_body], self.linear[self.n_body :]
+
+    def split(self, items: Sequence[T]) -> tuple[Sequence[T], Sequence[T], Sequence[T], Sequence[T]]:
+        """Those of the condition, known constants, known carries, and cotangents."""
+        a = self.n_cond
+        b = a + self.lin_consts.count(False)
+        c = b + self.lin_carry.count(False)
+        return items[:a], items[a:b], items[b:c], items[c:]
+
+    def nonzero(self) -> tuple[Flags, Flags]:
+        """Which linear constants, and which carries, have cotangents that are not zero."""
+        return backward_nonzero(self.body, self.linear, self.ct_nonzero, self.n_body)
+
+    def merged(self, known: Sequence[T], free: Sequence[T], flags: Flags) -> list[T]:
+        """One of each: of ``free`` where it is linear, else of ``known``."""
+        a, b = iter(free), iter(known)
+        return [next(a) if is_linear else next(b) for is_linear in flags]
+
+
 def _run_backward(*args: Any, **params: Any) -> list[Any]:
-    """Operands: constants of the condition, constants and carries of the body that are not linear, cotangents."""
-    linear, n_cond, n_body = params["linear"], params["cond_nconsts"], params["body_nconsts"]
-    rest = iter(args)
-    cond_consts = [next(rest) for _ in range(n_cond)]
-    consts = [next(rest) for is_linear in linear[:n_body] if not is_linear]
-    init = [next(rest) for is_linear in linear[n_body:] if not is_linear]
-    return backward(while_p, cond_consts, consts, init, list(rest), **params)
+    cond_consts, consts, init, cts = _Backward(params).split(args)
+    return backward(while_p, cond_consts, consts, init, cts, **params)
 
 
 def _backward_shape(*avals: ShapedArray, **params: Any) -> Any:
-    of_consts, of_carry = backward_avals(
-        params["body_jaxpr"], params["linear"], params["ct_nonzero"], params["body_nconsts"]
-    )
+    a = _Backward(params)
+    of_consts, of_carry = backward_avals(a.body, a.linear, a.ct_nonzero, a.n_body)
     return (*of_consts, *of_carry)
 
 
 def _backward_forward(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> Any:
-    return jvp_flat(lambda *xs: _run_backward(*xs, **params), primals, tangents)
+    """Forward over reverse is reverse over forward.
+
+    Of a loop ``L(x, t)`` that is linear in ``t`` the pulled cotangent is ``L(x, .)^T ct``. The loop with tangents
+    ``(t, s) -> (L(x, t), L'(x, t) dx + L(x, s))`` pulls ``(dct, ct)`` back to the tangent of that (in the place of
+    ``t``), and to it itself (in the place of ``s``).
+    """
+    a = _Backward(params)
+    cond_consts, consts, init, cts = a.split(primals)
+    _, t_consts, t_init, t_cts = a.split(tangents)
+    moving = [t is not ZERO for t in (*t_consts, *t_init)]
+    n = len(t_consts)
+    const_nz = tuple(a.merged(moving[:n], [True] * sum(a.lin_consts), a.lin_consts))
+    init_nz = a.merged(moving[n:], [True] * sum(a.lin_carry), a.lin_carry)
+    extra, body, carry_nz = jvp_body(a.body, (*const_nz, *init_nz), a.n_body, pushed)
+    carry_avals = chosen(a.body.in_avals[a.n_body :], carry_nz)
+    known_nz = [nz for nz, is_linear in zip(carry_nz, a.lin_carry, strict=True) if not is_linear]
+    of_consts = (*[False] * len(extra), *a.lin_consts, *chosen(a.lin_consts, const_nz))
+    given = iter(t_cts)
+    moved = [next(given) if nz else ZERO for nz in a.ct_nonzero]
+    more = {
+        "cond_jaxpr": with_unused_inputs(a.condition, tuple([v.strong() for v in carry_avals])),
+        "body_jaxpr": body,
+        "linear": (*of_consts, *a.lin_carry, *chosen(a.lin_carry, carry_nz)),
+        "ct_nonzero": (*[c is not ZERO for c in moved], *chosen(a.ct_nonzero, carry_nz)),
+        "cond_nconsts": a.n_cond,
+        "body_nconsts": len(of_consts),
+    }
+    t_known = [instantiate(t, x) for t, x, nz in zip(t_init, init, known_nz, strict=True) if nz]
+    results = iter(
+        while_backward_p.bind(
+            *cond_consts,
+            *[*extra, *consts, *[t for t in t_consts if t is not ZERO]],
+            *[*init, *t_known],
+            *[*[c for c in moved if c is not ZERO], *cts],
+            **more,
+        )
+    )
+    found_consts, found_carry = _Backward(more).nonzero()
+    pulled_consts = [next(results) if nz else ZERO for nz in found_consts]
+    pulled_carry = [next(results) if nz else ZERO for nz in found_carry]
+    half, n_carry = len(pulled_consts) // 2, len(a.lin_carry)
+    spread = iter(pulled_carry[n_carry:])
+    of_carry = [next(spread) if nz else ZERO for nz in carry_nz]
+    wanted_consts, wanted_carry = a.nonzero()
+    avals = _backward_shape(**params)
+    ts = [*chosen(pulled_consts[:half], wanted_consts), *chosen(pulled_carry[:n_carry], wanted_carry)]
+    outs = [*chosen(pulled_consts[half:], wanted_consts), *chosen(of_carry, wanted_carry)]
+    return [instantiate_zeros(v) if x is ZERO else x for x, v in zip(outs, avals, strict=True)], ts
+
+
+def _backward_linearize(nonzero: Sequence[bool], primals: Sequence[Any], **params: Any) -> Any:
+    active = tuple([nz and aval_of(x).dtype.kind in "fc" for nz, x in zip(nonzero, primals, strict=True)])
+    used = chosen(active, nonzero)
+    outs = while_backward_p.bind(*primals, **params)
+    return outs, lambda *tangents: while_second_p.bind(*primals, *chosen(tangents, used), active=active, **params)
 
 
 def _backward_transpose(cts: Sequence[Any], *operands: Any, **params: Any) -> Any:
-    """It is linear in the cotangents that it is given."""
-    linear = [type(x) is Linear for x in operands]
+    """It is linear in the cotangents that it is given: its transpose is the loop."""
+    a = _Backward(params)
+    cond_consts, consts, init, given = a.split(operands)
+    if any([type(x) is Linear for x in (*cond_consts, *consts, *init)]):
+        raise not_linear(while_backward_p, NotLinear("it is linear in cotangents alone"))
+    outs = _run_loop(a, cts, (*cond_consts, *consts, *init))
+    pairs = zip(given, outs, strict=True)
+    return [*[None] * (len(operands) - len(given)), *[o if type(x) is Linear else None for x, o in pairs]]
 
-    def fun(*xs: Any) -> list[Any]:
-        rest = iter(xs)
-        return _run_backward(
-            *[next(rest) if is_linear else x for is_linear, x in zip(linear, operands, strict=True)], **params
-        )
 
-    function, _ = linear_function(fun, [x.aval for x in operands if type(x) is Linear])
-    pulled = iter(function.transpose(cts))
-    return [next(pulled) if is_linear else None for is_linear in linear]
+def _run_loop(a: _Backward, free: Sequence[Any], known: Sequence[Any]) -> list[Any]:
+    """The loop itself: ``free`` are values (or ``ZERO``) of its linear operands that have cotangents. Results: the
+    linear carries that have a cotangent."""
+    cond_consts, consts, init, _ = a.split(known)
+    const_nz, carry_nz = a.nonzero()
+    rest = iter(free)
+    lin_consts = [next(rest) if nz else ZERO for nz in const_nz]
+    lin_init = chosen([next(rest) if nz else ZERO for nz in carry_nz], a.lin_carry)
+    operands = [*a.merged(consts, lin_consts, a.lin_consts), *a.merged(init, lin_init, a.lin_carry)]
+    avals = a.body.in_avals
+    full = [instantiate_zeros(v.strong()) if x is ZERO else x for x, v in zip(operands, avals, strict=True)]
+    counts = {"cond_nconsts": a.n_cond, "body_nconsts": a.n_body}
+    outs = while_p.bind(*cond_consts, *full, cond_jaxpr=a.condition, body_jaxpr=a.body, **counts)
+    return chosen(outs, a.ct_nonzero)
 
 
 def _backward_batch(axis: tuple[int, Any], args: Sequence[Any], dims: Sequence[int | None], **params: Any) -> Any:
     """The loop is batched, all that is linear included; then it is gone through backwards, all examples together."""
-    cond_jaxpr, body_jaxpr, linear, nonzero = (params[k] for k in ("cond_jaxpr", "body_jaxpr", "linear", "ct_nonzero"))
-    n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
-    size = axis[0]
-    n_known = linear.count(False)
-    known_dims = iter(dims[n_cond : n_cond + n_known])
-    all_dims = [*dims[:n_cond], *[0 if is_linear else next(known_dims) for is_linear in linear]]
-    found = _batched(axis, all_dims, cond_jaxpr, body_jaxpr, n_cond, n_body)
-    known, known_dims = iter(args[n_cond : n_cond + n_known]), iter(dims[n_cond : n_cond + n_known])
-    consts = [next(known) for is_linear in linear[:n_body] if not is_linear]
-    for _ in consts:
-        next(known_dims)
-    init: list[Any] = []
-    for is_linear, w, aval in zip(linear[n_body:], found.front, body_jaxpr.in_avals[n_body:], strict=True):
-        if is_linear:
-            init.append(instantiate_zeros(grown(aval.strong(), w, size)))  # not read
-        else:
-            x, d = next(known), next(known_dims)
-            init.append(x if w is None else move_batch(size, x, d, 0))
-    cts = [move_batch(size, x, d, 0) for x, d in zip(args[n_cond + n_known :], dims[n_cond + n_known :], strict=True)]
-    cond_consts = (*found.cond_extra, *args[:n_cond])
-    extra = found.extra
+    a, size = _Backward(params), axis[0]
+    cond_consts, consts, init, cts = a.split(args)
+    cond_dims, const_dims, init_dims, ct_dims = a.split(dims)
+    zeros: list[int | None] = [0] * sum(a.linear)
+    all_dims = [*a.merged(const_dims, zeros, a.lin_consts), *a.merged(init_dims, zeros, a.lin_carry)]
+    found = batched_loop(axis, [*cond_dims, *all_dims], a.condition, a.body, a.n_cond, a.n_body)
+    front = [w for w, is_linear in zip(found.front, a.lin_carry, strict=True) if not is_linear]
+    init = [x if w is None else move_batch(size, x, d, 0) for x, d, w in zip(init, init_dims, front, strict=True)]
+    cts = [move_batch(size, x, d, 0) for x, d in zip(cts, ct_dims, strict=True)]
+    cond_consts, extra = (*found.cond_extra, *cond_consts), found.extra
     condition, body = found.condition, found.body
     flags: tuple[Any, ...] = ()
-    const_linear, carry_linear = (*[False] * len(extra), *linear[:n_body]), linear[n_body:]
     if found.differs:
-        going = call_jaxpr(condition)(*cond_consts, *init)[0]
-        condition, body = _masked((condition, body), len(cond_consts))
-        const_linear = (*[False] * len(cond_consts), *const_linear)
+        pairs = zip(a.body.in_avals[a.n_body :], found.front, a.lin_carry, strict=True)
+        unread = [instantiate_zeros(grown(v.strong(), w, size)) for v, w, is_linear in pairs if is_linear]
+        going = call_jaxpr(condition)(*cond_consts, *a.merged(init, unread, a.lin_carry))[0]
+        condition, body = masked_loop((condition, body), len(cond_consts))
         extra, cond_consts, flags = (*cond_consts, *extra), (), (going,)
-    carry = [x for x, is_linear in zip(init, carry_linear, strict=True) if not is_linear]
     more = {
         "cond_jaxpr": condition,
         "body_jaxpr": body,
-        "linear": (*const_linear, *[False] * len(flags), *carry_linear),
-        "ct_nonzero": (*[False] * len(flags), *nonzero),
+        "linear": (*[False] * len(extra), *a.lin_consts, *[False] * len(flags), *a.lin_carry),
+        "ct_nonzero": (*[False] * len(flags), *a.ct_nonzero),
         "cond_nconsts": len(cond_consts),
-        "body_nconsts": len(const_linear),
+        "body_nconsts": len(extra) + a.n_body,
     }
-    return while_backward_p.bind(*cond_consts, *extra, *consts, *flags, *carry, *cts, **more), 0
+    return while_backward_p.bind(*cond_consts, *extra, *consts, *flags, *init, *cts, **more), 0
 
 
 while_backward_p = Primitive(
@@ -484,7 +404,49 @@ while_backward_p = Primitive(
     batch=_backward_batch,
     lower=Inline(_run_backward),
     multiple_results=True,
-    linearize=linearize_by_running(_run_backward),
+    linearize=_backward_linearize,
     forward=_backward_forward,
+    needs_axis=True,
+)
+
+
+def _second(*args: Any, active: Flags, **params: Any) -> list[Any]:
+    """The derivative of `while_backward_p` along tangents of its active operands."""
+    n = len(active)
+    rest = iter(args[n:])
+    outs, ts = _backward_forward(args[:n], [next(rest) if is_active else ZERO for is_active in active], **params)
+    return [instantiate(t, o) for t, o in zip(ts, outs, strict=True)]
+
+
+def _second_forward(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> Any:
+    return jvp_flat(lambda *xs: _second(*xs, **params), primals, tangents)
+
+
+def _second_transpose(cts: Sequence[Any], *operands: Any, active: Flags, **params: Any) -> Any:
+    """``<w, L(x, .)^T ct> = <L(x, w), ct>``: the loop at ``w``, and its own derivative in ``x`` pulled back."""
+    a, n = _Backward(params), len(active)
+    _, _, _, given = a.split(operands[:n])
+    n_known = n - len(given)
+    outs, linear = linearize_flat(lambda *xs: _run_loop(a, cts, xs), operands[:n_known], active[:n_known])
+    pulled = [*linear.transpose(given), *chosen(outs, active[n_known:])]
+    return [*[None] * n, *pulled]
+
+
+def _second_batch(axis: tuple[int, Any], args: Sequence[Any], dims: Sequence[int | None], **params: Any) -> Any:
+    size, axis_name = axis
+    return batch_subtrace(lambda *xs: _second(*xs, **params), size, args, dims, axis_name)
+
+
+while_second_p = Primitive(
+    "while_second",
+    impl=_second,
+    shape=lambda *avals, active, **params: _backward_shape(**params),
+    jvp=lambda primals, tangents, out, **params: _second_forward(primals, tangents, **params)[1],
+    transpose=_second_transpose,
+    batch=_second_batch,
+    lower=Inline(_second),
+    multiple_results=True,
+    linearize=linearize_by_running(_second),
+    forward=_second_forward,
     needs_axis=True,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..core.jaxpr import has_effect
 from .assemble import Launch, assemble
 from .build import Expression, store_value
 from .fuse import Group
@@ -20,7 +21,7 @@ def build_steps(graph: Graph, groups: Sequence[Group]) -> list[Launch | Call]:
     for group in reversed(groups):
         call = group.call
         if call is not None:
-            if call.eqn.primitive.has_effect or any(x.stored for x in call.outputs):
+            if has_effect(call.eqn) or any(x.stored for x in call.outputs):
                 for ref in call.operands:
                     store_value(ref.value)
                 steps.append(call)
