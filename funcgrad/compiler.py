@@ -24,7 +24,9 @@ from .codegen.cpu import kernel_source
 from .codegen.scalar import native
 from .core.jaxpr import ClosedJaxpr
 from .core.layout import Layout
+from .core.lowering import Convolve
 from .kernels.assemble import Launch
+from .kernels.convolution import convolve
 from .kernels.fuse import form_groups
 from .kernels.graph import Call, Graph, Ref, build_graph
 from .kernels.ir import Kernel, check_kernel
@@ -32,6 +34,7 @@ from .kernels.pipeline import build_steps
 from .kernels.plan import MemoryPlan, make_plan
 from .kernels.rules import RULES
 from .runtime.compile import CompiledKernel, compile_kernels, compile_kernels_with_numba
+from .runtime.convolution import Place, conv_step
 from .runtime.executor import ARRAY, SCALAR, Program, Step
 from .runtime.host import Operand, host_step
 from .runtime.libraries import Matrix, gemm_step
@@ -41,6 +44,8 @@ __all__ = ["Executable", "compile_jaxpr", "lower_jaxpr"]
 
 COMPILERS = {"llvm": compile_kernels, "numba": compile_kernels_with_numba}
 """How a kernel's text becomes machine code: by our front end and LLVM, or by Numba."""
+
+_RULES = {**RULES, Convolve: convolve}
 
 SLICE_NANOSECONDS = 15_000
 """Work below which a slice is not worth a thread."""
@@ -65,7 +70,7 @@ class Lowered:
 
 def lower_jaxpr(closed: ClosedJaxpr) -> Lowered:
     """The kernels of a program, as text, without compiling them."""
-    graph = build_graph(closed, RULES, native)
+    graph = build_graph(closed, _RULES, native)
     steps = build_steps(graph, form_groups(graph))
     sources: list[str] = []
     known: dict[Kernel, str] = {}
@@ -176,6 +181,8 @@ def compile_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = (), compiler: s
             rows.append(_launch_row(step, addresses[number], plan))
         elif step.kind == "gemm":
             rows.append(_gemm_row(step, plan))
+        elif step.kind == "conv":
+            rows.append(_conv_row(step, plan))
         else:
             rows.append(_host_row(step, plan))
     program = Program(
@@ -220,6 +227,20 @@ def _matrix(ref: Ref, plan: MemoryPlan, shape: tuple[int, int]) -> Matrix:
     size, layout = ref.value.dtype.itemsize, ref.layout
     step, down, right = (s * size for s in layout.strides)
     return Matrix(plan.slots[ref.value.index], shape, (down, right), layout.offset * size, step)
+
+
+def _conv_row(call: Call, plan: MemoryPlan) -> Step:
+    data, out = call.data, call.outputs[0]
+    values = (call.operands[0].value, call.operands[1].value, out)
+    size = out.dtype.itemsize
+    places = [
+        Place(plan.slots[value.index], offset * size, stride * size)
+        for value, (offset, stride) in zip(values, (data.lhs, data.rhs, data.out), strict=True)
+    ]
+    return conv_step(
+        out.dtype, data.groups, data.positions, data.taps, data.features, *places, data.rhs_rows, data.out_rows,
+        data.tile, data.span, data.contracts, data.part_stride,
+    )  # fmt: skip
 
 
 def _host_row(call: Call, plan: MemoryPlan) -> Step:

@@ -12,6 +12,7 @@ its name; a backend prints kernels and never sees a primitive. P primitives and 
 ``Generate``    elements from their own index: ``iota``
 ``Assemble``    pieces written into regions of a fresh array: concatenate, pad
 ``Contract``    ``dot_general`` by ``params["dimension_numbers"]``
+``Convolve``    ``conv``: something simpler, or patches times a kernel
 ``DynamicSlice``  a window at a computed start;  ``DynamicUpdate``  the same, written
 ``Gather``      read at computed indices;  ``Scatter``  write or accumulate at computed indices
 ``Call``        the jaxpr ``params["jaxpr"]``, applied to the operands
@@ -33,6 +34,7 @@ __all__ = [
     "Assemble",
     "Call",
     "Contract",
+    "Convolve",
     "Cumulate",
     "DynamicSlice",
     "DynamicUpdate",
@@ -112,6 +114,14 @@ class Contract:
 
 
 @dataclass(frozen=True)
+class Convolve:
+    """Operands ``(lhs, rhs)`` arranged as ``ops.conv`` says, without dilation of ``lhs`` and without padding where
+    ``simpler(*operand avals, **params)`` is None; else that is a function of tracers to be expanded instead."""
+
+    simpler: Callable[..., Callable[..., Any] | None]
+
+
+@dataclass(frozen=True)
 class DynamicSlice:
     """Operands ``(x, *starts)``; ``params["sizes"]``. Starts are clamped so that the window fits."""
 
@@ -169,6 +179,7 @@ Lowering = (
     | Assemble
     | Call
     | Contract
+    | Convolve
     | Gather
     | Scatter
     | Inline

@@ -109,7 +109,7 @@ class Value:
 
 @dataclass(eq=False)
 class Call:
-    """A routine of the runtime: ``kind`` is ``gemm``, ``host`` or ``library``."""
+    """A routine of the runtime: ``kind`` is ``gemm``, ``conv``, ``host`` or ``library``."""
 
     kind: str
     eqn: Eqn
@@ -240,19 +240,25 @@ class GraphBuilder:
         self.flops += ref.layout.size
         return value
 
-    def call(self, kind: str, eqn: Eqn, operands: Sequence[Ref], data: Any = None) -> tuple[Ref, ...]:
+    def call(
+        self, kind: str, eqn: Eqn, operands: Sequence[Ref], data: Any = None,
+        shapes: Sequence[tuple[int, ...]] | None = None,
+    ) -> tuple[Ref, ...]:  # fmt: skip
+        """A step that gives the equation's results, in memory of ``shapes`` if that is not their own."""
+        if shapes is None:
+            shapes = [v.aval.shape for v in eqn.outvars]
         call = Call(kind, eqn, tuple(operands), tuple([x.layout.shape for x in operands]), data=data)
         for ref in operands:
             ref.value.uses += 1
         self.order.append(call)
         outs = []
-        for v in eqn.outvars:
-            value = Value("step", squeeze_shape(v.aval.shape), v.aval.dtype, self.count)
+        for v, shape in zip(eqn.outvars, shapes, strict=True):
+            value = Value("step", squeeze_shape(shape), v.aval.dtype, self.count)
             self.count += 1
             value.call = call
             outs.append(value)
         call.outputs = tuple(outs)
-        return tuple([self.whole(x, v.aval.shape) for x, v in zip(outs, eqn.outvars, strict=True)])
+        return tuple([self.whole(x, shape) for x, shape in zip(outs, shapes, strict=True)])
 
 
 def squeeze_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

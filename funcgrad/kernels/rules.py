@@ -20,7 +20,7 @@ from ..util import prod
 from .affine import Walk, compose
 from .graph import INDEX, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
 
-__all__ = ["RULES", "identity_of"]
+__all__ = ["GEMM_DTYPES", "RULES", "identity_of", "in_memory", "inline", "reduce_values"]
 
 BLOCK = 8192
 """Elements that one block of a large reduction folds; results do not depend on who computes which block."""
@@ -453,7 +453,7 @@ def _contract(b: GraphBuilder, eqn: Eqn, lower: L.Contract, refs: list[Ref]) -> 
         return b.fill(0, aval)
     b.flops += 2 * n_batch * m * n * k
     small = m == 1 or n == 1 or k == 1 or n_batch * m * n * k <= SMALL_PRODUCT
-    if small or aval.dtype.name not in _GEMM_DTYPES:
+    if small or aval.dtype.name not in GEMM_DTYPES:
         domain = (*batch, *rows, *columns, *inner)
         first = len(batch)
         x_axes = [*range(first), *range(first, first + len(rows)), *range(len(domain) - len(inner), len(domain))]
@@ -467,7 +467,7 @@ def _contract(b: GraphBuilder, eqn: Eqn, lower: L.Contract, refs: list[Ref]) -> 
     return b.call("gemm", eqn, [x, y], (n_batch, m, n, k))
 
 
-_GEMM_DTYPES = ("float32", "float64", "complex64", "complex128")
+GEMM_DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
 def _matrix(b: GraphBuilder, ref: Ref, permutation: Sequence[int], shape: tuple[int, int, int]) -> Ref:
@@ -484,10 +484,14 @@ def _matrix(b: GraphBuilder, ref: Ref, permutation: Sequence[int], shape: tuple[
 
 
 def _inline(b: GraphBuilder, eqn: Eqn, lower: L.Inline, refs: list[Ref]) -> tuple[Ref, ...]:
-    """Expand a function written with other primitives."""
+    return inline(b, eqn, partial(lower.fun, **eqn.params), refs)
+
+
+def inline(b: GraphBuilder, eqn: Eqn, fun: Callable[..., Any], refs: list[Ref]) -> tuple[Ref, ...]:
+    """Expand a function of the operands, written with other primitives."""
 
     def flat(*args: Any) -> Sequence[Any]:
-        out = lower.fun(*args, **eqn.params)
+        out = fun(*args)
         return out if isinstance(out, (tuple, list)) else (out,)
 
     closed = stage(flat, [a.aval for a in eqn.invars], str(eqn.primitive))

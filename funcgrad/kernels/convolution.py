@@ -1,0 +1,206 @@
+"""How a convolution becomes steps: patches times a kernel, without a matrix of all patches in memory.
+
+``out[g, m, o] = sum over x of lhs[g, m + x] * rhs[g, x, o]``, where ``m`` runs over images and results, ``x`` over the
+elements of the kernel and channels, and ``m + x`` stands for a walk that is affine in both. The larger of the two index
+sets gives the *positions*, the smaller one the *taps*: a position sees one element of ``lhs`` per tap. The runtime
+gathers some positions at a time into a small matrix (``runtime.convolution``) and multiplies:
+
+* more results than taps (the convolution itself): ``out[positions] = patches @ rhs``;
+* more taps than results (the gradient of the kernel, whose contraction runs over all images and places): for each
+  block of positions ``out += patches.T @ rhs[positions]``, and the blocks' sums are added up.
+
+Whatever BLAS does not multiply is a generated loop over the same overlapping view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..core import lowering as L
+from ..core.jaxpr import Eqn
+from ..core.layout import Layout
+from ..util import prod
+from .graph import GraphBuilder, Ref
+from .rules import GEMM_DTYPES, in_memory, inline, reduce_values
+
+__all__ = ["Patches", "convolve"]
+
+Walked = tuple[tuple[int, int], ...]
+"""Axes: extents and strides, in elements."""
+
+MOST_AXES = 4
+"""Axes of positions that the runtime walks."""
+MOST_RUNS = 1 << 14
+TILE_BYTES = 384 << 10
+"""What a tile of patches may take, so that it stays in the second-level cache."""
+LEAST_TILE = 16
+BLOCK_WORK = 1 << 22
+"""Multiply-adds of a block of positions, whose sum is kept apart."""
+MOST_PARTS = 8
+
+
+@dataclass(frozen=True)
+class Patches:
+    """A convolution as the runtime runs it. Strides are in elements; ``lhs``, ``rhs`` and ``out`` are offset and
+    stride per group. ``rhs`` is a matrix with ``rhs_rows`` as its row stride and adjacent columns, and so is ``out``.
+
+    Positions are gathered ``tile`` at a time and shared out in parts of ``span``. ``contracts``: their products are
+    added up, a part's in a result of its own, ``part_stride`` elements from the one before."""
+
+    groups: int
+    positions: Walked
+    taps: Walked
+    features: int
+    lhs: tuple[int, int]
+    rhs: tuple[int, int]
+    out: tuple[int, int]
+    rhs_rows: int
+    out_rows: int
+    tile: int
+    span: int
+    contracts: bool
+    part_stride: int = 0
+
+
+def convolve(b: GraphBuilder, eqn: Eqn, lower: L.Convolve, refs: list[Ref]) -> Any:
+    aval = eqn.outvars[0].aval
+    x, w = refs
+    if aval.size == 0 or w.layout.size == 0:
+        return b.fill(0, aval)
+    other = lower.simpler(*[a.aval for a in eqn.invars], **eqn.params)
+    if other is not None:
+        return inline(b, eqn, other, refs)
+    b.flops += 2 * aval.size * prod(w.layout.shape[1:-1])
+    strides, dilation = eqn.params["strides"], eqn.params["rhs_dilation"]
+    rank = len(strides)
+    (groups, images), results = aval.shape[:2], aval.shape[2:-1]
+    kernel, channels = w.layout.shape[1:-2], w.layout.shape[-2]
+    if aval.dtype.name not in GEMM_DTYPES or rank >= MOST_AXES:
+        return _loops(b, x, w, aval, strides, dilation)
+    x = in_memory(b, x)
+    steps = x.layout.strides
+    space = steps[2:-1]
+    rows = ((images, steps[1]), *_pairs(results, [s * k for s, k in zip(space, strides, strict=True)]))
+    inner = (*_pairs(kernel, [s * e for s, e in zip(space, dilation, strict=True)]), (channels, steps[-1]))
+    m, k = images * prod(results), prod(kernel) * channels
+    if (_runs(rows if m < k else inner)) > MOST_RUNS:
+        return _loops(b, x, w, aval, strides, dilation)
+    if m >= k:
+        return _by_rows(b, eqn, x, w, rows, inner)
+    return _by_contraction(b, eqn, x, w, rows, inner)
+
+
+def _pairs(extents: Sequence[int], strides: Sequence[int]) -> Walked:
+    return tuple(zip(extents, strides, strict=True))
+
+
+def merged(axes: Walked) -> Walked:
+    """The fewest axes that walk the same way."""
+    made: list[tuple[int, int]] = []
+    for extent, stride in axes:
+        if extent == 1:
+            continue
+        if made and made[-1][1] == extent * stride:
+            made[-1] = (made[-1][0] * extent, stride)
+        else:
+            made.append((extent, stride))
+    return tuple(made)
+
+
+def _runs(axes: Walked) -> int:
+    return prod([n for n, _ in merged(axes)[:-1]])
+
+
+def _interleaved(layout: Layout) -> bool:
+    """Whether groups lie within the images: they were cut from channels, and the result should be whole again."""
+    return layout.shape[0] > 1 and layout.shape[1] > 1 and abs(layout.strides[0]) < abs(layout.strides[1])
+
+
+def _by_rows(b: GraphBuilder, eqn: Eqn, x: Ref, w: Ref, rows: Walked, inner: Walked) -> Ref:
+    aval = eqn.outvars[0].aval
+    groups, features, m, k = aval.shape[0], aval.shape[-1], prod([n for n, _ in rows]), prod([n for n, _ in inner])
+    w = _matrices(b, w, (groups, k, features))
+    shape = aval.shape[1:-1]
+    if _interleaved(x.layout):
+        memory, order = (*shape, groups, features), (len(shape), *range(len(shape)), len(shape) + 1)
+        out_group, out_rows = features, groups * features
+    else:
+        memory, order = aval.shape, tuple(range(len(aval.shape)))
+        out_group, out_rows = m * features, features
+    group_step, row_step, _ = w.layout.strides
+    tile = min(_tile(m, k, aval.dtype.itemsize), max(LEAST_TILE, -(-m // (4 * MOST_PARTS)) * 8))
+    data = Patches(
+        groups, merged(rows), merged(inner), features, (x.layout.offset, x.layout.strides[0]),
+        (w.layout.offset, group_step), (0, out_group), row_step, out_rows, tile, tile, False,
+    )  # fmt: skip
+    (out,) = b.call("conv", eqn, [x, w], data, [memory])
+    return Ref(out.value, out.layout.permute(order))
+
+
+def _by_contraction(b: GraphBuilder, eqn: Eqn, x: Ref, w: Ref, rows: Walked, inner: Walked) -> Ref:
+    """Positions in the order in which they lie in ``rhs``, taps in that of ``lhs``."""
+    aval = eqn.outvars[0].aval
+    groups, features = aval.shape[0], aval.shape[-1]
+    by_rhs = sorted(range(len(inner)), key=lambda a: -abs(w.layout.strides[1 + a]))
+    turned = Ref(w.value, w.layout.permute((0, *[1 + a for a in by_rhs], len(inner) + 1)))
+    positions, k = tuple([inner[a] for a in by_rhs]), prod([n for n, _ in inner])
+    matrix = _matrices(b, turned, (groups, k, features))
+    by_lhs = sorted(range(len(rows)), key=lambda a: -abs(rows[a][1]))
+    taps = tuple([rows[a] for a in by_lhs])
+    m = prod([n for n, _ in rows])
+    wanted = max(1, min(MOST_PARTS, m * k * features // BLOCK_WORK, k // max(m, features)))
+    tile = _tile(k, m, aval.dtype.itemsize)
+    tiles = -(-k // wanted // tile)  # of a part
+    tile = -(-k // (wanted * tiles))
+    span = tiles * tile
+    parts = -(-k // span)
+    extents = [n for n, _ in taps]
+    between = _interleaved(x.layout)
+    memory = (parts, *extents, groups, features) if between else (parts, groups, *extents, features)
+    group_step, row_step, _ = matrix.layout.strides
+    data = Patches(
+        groups, merged(positions), merged(taps), features, (x.layout.offset, x.layout.strides[0]),
+        (matrix.layout.offset, group_step), (0, features if between else m * features), row_step,
+        groups * features if between else features, tile, span, True, groups * m * features,
+    )  # fmt: skip
+    (out,) = b.call("conv", eqn, [x, matrix], data, [memory])
+    out = reduce_values(b, "add", out, [0], memory[1:])
+    own = [by_lhs.index(a) for a in range(len(rows))]
+    first = 0 if between else 1
+    group_axis = len(extents) if between else 0
+    return Ref(out.value, out.layout.permute((group_axis, *[first + a for a in own], len(extents) + 1)))
+
+
+def _tile(positions: int, taps: int, itemsize: int) -> int:
+    """How many positions are gathered at a time."""
+    return min(positions, max(LEAST_TILE, TILE_BYTES // (taps * itemsize) // 8 * 8))
+
+
+def _matrices(b: GraphBuilder, ref: Ref, shape: tuple[int, int, int]) -> Ref:
+    """``ref`` as a matrix of adjacent columns per group."""
+    layout = ref.layout.reshape(shape)
+    if layout is not None and not ref.value.virtual:
+        (groups, rows, columns), (_, down, right) = shape, layout.strides
+        if (right == 1 or columns == 1) and (down >= columns or rows == 1):
+            return Ref(ref.value, Layout(shape, (layout.strides[0], max(down, columns), 1), layout.offset))
+    return b.view(b.copy(ref), lambda x: x.reshape(shape))
+
+
+def _loops(b: GraphBuilder, x: Ref, w: Ref, aval: Any, strides: Sequence[int], dilation: Sequence[int]) -> Ref:
+    """A fold over the overlapping view of ``lhs``."""
+    rank = len(strides)
+    steps = x.layout.strides
+    space = steps[2:-1]
+    kernel = w.layout.shape[1:-1]
+    domain = (*aval.shape, *kernel)
+    walked = (
+        *steps[:2], *[s * k for s, k in zip(space, strides, strict=True)], 0,
+        *[s * e for s, e in zip(space, dilation, strict=True)], steps[-1],
+    )  # fmt: skip
+    seen = Ref(x.value, Layout(domain, walked, x.layout.offset))
+    order = w.layout.permute((0, rank + 2, *range(1, rank + 2)))
+    weights = Ref(w.value, order.broadcast(domain, (0, *range(rank + 2, len(domain)))))
+    product = b.map("mul", [seen, weights], aval.dtype, domain)
+    return reduce_values(b, "add", product, range(rank + 3, len(domain)), aval.shape)
