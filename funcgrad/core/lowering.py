@@ -115,10 +115,11 @@ class Contract:
 
 @dataclass(frozen=True)
 class Convolve:
-    """Operands ``(lhs, rhs)`` arranged as ``ops.conv`` says, without dilation of ``lhs`` and without padding where
-    ``simpler(*operand avals, **params)`` is None; else that is a function of tracers to be expanded instead."""
+    """Operands ``(lhs, rhs)`` arranged as ``ops.conv`` says. ``simpler(*operand avals, **params)`` is a function of
+    tracers to be expanded instead, or None; ``pad(x, value, config)`` pads and dilates ``lhs``."""
 
     simpler: Callable[..., Callable[..., Any] | None]
+    pad: Callable[..., Any]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import lowering as L
+from ..core.avals import ShapedArray
 from ..core.jaxpr import Eqn
 from ..core.layout import Layout
 from ..util import prod
@@ -69,11 +70,17 @@ def convolve(b: GraphBuilder, eqn: Eqn, lower: L.Convolve, refs: list[Ref]) -> A
     x, w = refs
     if aval.size == 0 or w.layout.size == 0:
         return b.fill(0, aval)
-    other = lower.simpler(*[a.aval for a in eqn.invars], **eqn.params)
+    name, (lhs, rhs), params = str(eqn.primitive), [a.aval for a in eqn.invars], eqn.params
+    other = lower.simpler(lhs, rhs, **params)
+    if other is None and (any(map(any, params["padding"])) or any(d > 1 for d in params["lhs_dilation"])):
+        x = _padded(b, name, lower, x, params["padding"], params["lhs_dilation"])
+        nothing = {"padding": ((0, 0),) * len(params["padding"]), "lhs_dilation": (1,) * len(params["padding"])}
+        lhs = ShapedArray(x.layout.shape, lhs.dtype)
+        other = lower.simpler(lhs, rhs, **{**params, **nothing})
     if other is not None:
-        return inline(b, eqn, other, refs)
+        return inline(b, name, other, (lhs, rhs), (x, w))
     b.flops += 2 * aval.size * prod(w.layout.shape[1:-1])
-    strides, dilation = eqn.params["strides"], eqn.params["rhs_dilation"]
+    strides, dilation = params["strides"], params["rhs_dilation"]
     rank = len(strides)
     (groups, images), results = aval.shape[:2], aval.shape[2:-1]
     kernel, channels = w.layout.shape[1:-2], w.layout.shape[-2]
@@ -90,6 +97,21 @@ def convolve(b: GraphBuilder, eqn: Eqn, lower: L.Convolve, refs: list[Ref]) -> A
     if m >= k:
         return _by_rows(b, eqn, x, w, rows, inner)
     return _by_contraction(b, eqn, x, w, rows, inner)
+
+
+def _padded(b: GraphBuilder, name: str, lower: L.Convolve, x: Ref, padding: Any, dilation: Any) -> Ref:
+    """``x`` padded and dilated, in memory in the order in which it lies there now."""
+    inner = [(lo, hi, d - 1) for (lo, hi), d in zip(padding, dilation, strict=True)]
+    config = [(0, 0, 0), (0, 0, 0), *inner, (0, 0, 0)]
+    layout, dtype = x.layout, x.value.dtype
+    order = sorted(range(len(config)), key=lambda a: -abs(layout.strides[a]))
+    turned = Ref(x.value, layout.permute(order))
+
+    def pad(x: Any) -> Any:
+        return lower.pad(x, dtype.type(0), [config[a] for a in order])
+
+    ((value, layout),) = inline(b, name, pad, [ShapedArray(turned.layout.shape, dtype)], [turned])
+    return Ref(value, layout.permute([order.index(a) for a in range(len(order))]))
 
 
 def _pairs(extents: Sequence[int], strides: Sequence[int]) -> Walked:

@@ -484,17 +484,19 @@ def _matrix(b: GraphBuilder, ref: Ref, permutation: Sequence[int], shape: tuple[
 
 
 def _inline(b: GraphBuilder, eqn: Eqn, lower: L.Inline, refs: list[Ref]) -> tuple[Ref, ...]:
-    return inline(b, eqn, partial(lower.fun, **eqn.params), refs)
+    return inline(b, str(eqn.primitive), partial(lower.fun, **eqn.params), [a.aval for a in eqn.invars], refs)
 
 
-def inline(b: GraphBuilder, eqn: Eqn, fun: Callable[..., Any], refs: list[Ref]) -> tuple[Ref, ...]:
-    """Expand a function of the operands, written with other primitives."""
+def inline(
+    b: GraphBuilder, name: str, fun: Callable[..., Any], avals: Sequence[ShapedArray], refs: Sequence[Ref]
+) -> tuple[Ref, ...]:
+    """Expand a function of tracers, written with other primitives."""
 
     def flat(*args: Any) -> Sequence[Any]:
         out = fun(*args)
         return out if isinstance(out, (tuple, list)) else (out,)
 
-    closed = stage(flat, [a.aval for a in eqn.invars], str(eqn.primitive))
+    closed = stage(flat, avals, name)
     return tuple(b.run(closed.jaxpr, [*[constant(b, x) for x in closed.consts], *refs]))
 
 

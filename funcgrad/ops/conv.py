@@ -27,7 +27,7 @@ from ..util import prod
 from .conv_rewrite import simpler
 from .create import instantiate_zeros
 from .elementwise import add
-from .shape import batch_axis_to, pad_p, rev
+from .shape import batch_axis_to, pad, pad_p, rev
 from .structural import moveaxis, reshape, shape_of, transpose
 
 __all__ = ["conv_p"]
@@ -241,7 +241,7 @@ conv_p: Primitive = Primitive(
     jvp=_conv_jvp,
     transpose=_conv_transpose,
     batch=_conv_batch,
-    lower=Convolve(lambda x, w, **params: simpler(conv_p, x, w, **params)),
+    lower=Convolve(lambda x, w, **params: simpler(conv_p, x, w, **params), pad),
     samples=_samples,
 )
 

@@ -4,10 +4,10 @@
 primitives, or with a ``conv`` that is nearer to plain; or None, for the convolutions that are products of a matrix of
 patches with the kernel, which is the compiler's own matter.
 
-In turn: a dilated ``lhs`` is cut into phases, so that no product with a zero between its elements is ever computed;
-padding becomes a ``pad``; a kernel of one element is a plain matrix product; and where a group has few channels and
-features (a depthwise convolution, or its gradient), matrices would be degenerate, and what is left is a sum of few
-products of whole arrays, which fuse into one loop.
+A dilated ``lhs`` is cut into phases, so that no product with a zero between its elements is ever computed. Without
+dilation or padding, a kernel of one element is a plain matrix product; and where a group has few channels and features
+(a depthwise convolution, or its gradient), matrices would be degenerate, and what is left is a sum of few products of
+whole arrays, which fuse into one loop.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from ..util import prod
 from .create import full
 from .dot import dot_general
 from .elementwise import add, mul
-from .shape import concatenate, pad, stack, strided_slice
+from .shape import concatenate, stack, strided_slice
 from .structural import broadcast_in_dim, moveaxis, reduce_sum, reshape, shape_of, transpose
 
-__all__ = ["simpler"]
+__all__ = ["interleaved", "progression", "simpler"]
 
 Ints = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
@@ -45,21 +45,13 @@ def simpler(
 ) -> Callable[..., Any] | None:  # fmt: skip
     """A function of ``(x, w)`` written with simpler operations, or None."""
     rank = len(strides)
-    ones = (1,) * rank
-
-    def plain(x: Any, w: Any, strides: Ints = strides) -> Any:
-        return conv.bind(
-            x, w, strides=strides, padding=((0, 0),) * rank, lhs_dilation=ones, rhs_dilation=rhs_dilation
-        )
-
     if any(d > 1 for d in lhs_dilation) and all(s == 1 for s in strides):
         return lambda x, w: _phases(conv, x, w, padding, lhs_dilation, rhs_dilation)
     if any(d > 1 for d in lhs_dilation) or any(any(p) for p in padding):
-        inner = [(lo, hi, d - 1) for (lo, hi), d in zip(padding, lhs_dilation, strict=True)]
-        config = [(0, 0, 0), (0, 0, 0), *inner, (0, 0, 0)]
-        return lambda x, w: plain(pad(x, x.dtype.type(0), config), w)
+        return None
     kernel, channels, features = w.shape[1:-2], w.shape[-2], w.shape[-1]
-    out = [(n - (k - 1) * e - 1) // s + 1 for n, k, s, e in zip(x.shape[2:-1], kernel, strides, rhs_dilation, strict=True)]
+    extents = zip(x.shape[2:-1], kernel, strides, rhs_dilation, strict=True)
+    out = [(n - (k - 1) * e - 1) // s + 1 for n, k, s, e in extents]
     if prod(kernel) == 1:
         return lambda x, w: _pointwise(_window(x, (0,) * rank, tuple(out), strides), w)
     if channels * features <= FEW and prod(kernel) * channels <= TERMS:
@@ -146,7 +138,7 @@ def _by_results(x: Any, w: Any, out: Ints, strides: Ints, rhs_dilation: Ints) ->
 # phases ---------------------------------------------------------------------------------------------------------
 
 
-def _progression(phase: int, low: int, extent: int, lhs_dilation: int, rhs_dilation: int) -> tuple[int, int, int, int]:
+def progression(phase: int, low: int, extent: int, lhs_dilation: int, rhs_dilation: int) -> tuple[int, int, int, int]:
     """For results ``phase + j * lhs_dilation`` along an axis, which elements of the kernel meet elements of ``lhs``:
     the first, their step, how many, and where in ``lhs`` the first of them is for ``j = 0``."""
     step = lhs_dilation // gcd(lhs_dilation, rhs_dilation)
@@ -171,7 +163,7 @@ def _phases(conv: Primitive, x: Any, w: Any, padding: Padding, lhs_dilation: Int
     pieces = []
     for phase in itertools.product(*[range(d) for d in lhs_dilation]):
         taps = [
-            _progression(r, p[0], k, d, e)
+            progression(r, p[0], k, d, e)
             for r, p, k, d, e in zip(phase, padding, kernel, lhs_dilation, rhs_dilation, strict=True)
         ]
         if any(not t[2] for t in taps):
@@ -194,12 +186,12 @@ def _phases(conv: Primitive, x: Any, w: Any, padding: Padding, lhs_dilation: Int
         pieces.append(conv.bind(x, part, strides=ones, padding=pads, lhs_dilation=ones, rhs_dilation=dilation))
     for axis in reversed(range(rank)):  # the last axis's phases are neighbours in the list
         d = lhs_dilation[axis]
-        pieces = [_interleave(pieces[k : k + d], axis + 2) for k in range(0, len(pieces), d)]
+        pieces = [interleaved(pieces[k : k + d], axis + 2) for k in range(0, len(pieces), d)]
     (made,) = pieces
     return strided_slice(made, (0,) * (rank + 3), (*shape_of(x)[:2], *out, features))
 
 
-def _interleave(pieces: list[Any], axis: int) -> Any:
+def interleaved(pieces: list[Any], axis: int) -> Any:
     if len(pieces) == 1:
         return pieces[0]
     shape = shape_of(pieces[0])
