@@ -22,7 +22,7 @@ from math import prod
 
 import numpy as np
 
-from funcgrad.runtime.compile import compile_runtime
+from funcgrad.runtime.compile import compile_runtime_kernel
 from funcgrad.runtime.cython_api import cython_function
 from funcgrad.runtime.executor import Step
 from funcgrad.runtime.libraries import ENTER, GEMM_DTYPES, LEAVE, scalar_words, single_threaded
@@ -102,9 +102,10 @@ def conv(slots, ints, lo, hi):
         group = number // parts
         part = number - group * parts
         first = part * span
-        end = min(total, first + span)
-        for start in range(first, end, tile):
-            count = min(tile, end - start)
+        end = min_i64(total, first + span)
+        start = first
+        while start < end:
+            count = min_i64(tile, end - start)
             rest = start // e0
             b0 = start - rest * e0
             b1 = rest % e1
@@ -121,7 +122,7 @@ def conv(slots, ints, lo, hi):
                     i2 = b2
                     left = count
                     while left > 0:
-                        width = min(left, e0 - i0)
+                        width = min_i64(left, e0 - i0)
                         left -= width
                         nbytes = width * size
                         if s0 == size:
@@ -163,7 +164,8 @@ def conv(slots, ints, lo, hi):
                    rhs + group * load(ints + 56) + start * {_word("a_position")}, ints + {_AT["lda"]},
                    patches, ints + {_AT["ldb"]}, ints + beta,
                    out + group * load(ints + 64) + start * {_word("c_position")} + part * {_word("c_part")},
-                   ints + {_AT["ldc"]}){LEAVE}
+                   ints + {_AT["ldc"]})
+            start += count{LEAVE}
     call1({_word("free")}, memory)
 """
 
@@ -187,7 +189,7 @@ def _libc() -> dict[str, int]:
 
 @cache
 def _address() -> int:
-    return compile_runtime(_CONV, "conv", 4, returns=False)
+    return compile_runtime_kernel(_CONV, "conv").address
 
 
 def _tap_table(taps: Sequence[tuple[int, int]], size: int) -> list[int]:
