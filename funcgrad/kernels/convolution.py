@@ -82,7 +82,7 @@ def convolve(b: GraphBuilder, eqn: Eqn, lower: L.Convolve, refs: list[Ref]) -> A
     b.flops += 2 * aval.size * prod(w.layout.shape[1:-1])
     strides, dilation = params["strides"], params["rhs_dilation"]
     rank = len(strides)
-    (groups, images), results = aval.shape[:2], aval.shape[2:-1]
+    images, results = aval.shape[1], aval.shape[2:-1]
     kernel, channels = w.layout.shape[1:-2], w.layout.shape[-2]
     if aval.dtype.name not in GEMM_DTYPES or rank >= MOST_AXES:
         return _loops(b, x, w, aval, strides, dilation)
@@ -204,7 +204,7 @@ def _matrices(b: GraphBuilder, ref: Ref, shape: tuple[int, int, int]) -> Ref:
     """``ref`` as a matrix of adjacent columns per group."""
     layout = ref.layout.reshape(shape)
     if layout is not None and not ref.value.virtual:
-        (groups, rows, columns), (_, down, right) = shape, layout.strides
+        (_, rows, columns), (_, down, right) = shape, layout.strides
         if (right == 1 or columns == 1) and (down >= columns or rows == 1):
             return Ref(ref.value, Layout(shape, (layout.strides[0], max(down, columns), 1), layout.offset))
     return b.view(b.copy(ref), lambda x: x.reshape(shape))

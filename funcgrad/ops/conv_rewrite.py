@@ -25,10 +25,11 @@ from ..util import prod
 from .create import full
 from .dot import dot_general
 from .elementwise import add, mul
-from .shape import concatenate, stack, strided_slice
+from .interleave import interleave, phase_extents
+from .shape import stack, strided_slice
 from .structural import broadcast_in_dim, moveaxis, reduce_sum, reshape, shape_of, transpose
 
-__all__ = ["interleaved", "progression", "simpler"]
+__all__ = ["simpler"]
 
 Ints = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
@@ -138,7 +139,7 @@ def _by_results(x: Any, w: Any, out: Ints, strides: Ints, rhs_dilation: Ints) ->
 # phases ---------------------------------------------------------------------------------------------------------
 
 
-def progression(phase: int, low: int, extent: int, lhs_dilation: int, rhs_dilation: int) -> tuple[int, int, int, int]:
+def _progression(phase: int, low: int, extent: int, lhs_dilation: int, rhs_dilation: int) -> tuple[int, int, int, int]:
     """For results ``phase + j * lhs_dilation`` along an axis, which elements of the kernel meet elements of ``lhs``:
     the first, their step, how many, and where in ``lhs`` the first of them is for ``j = 0``."""
     step = lhs_dilation // gcd(lhs_dilation, rhs_dilation)
@@ -154,20 +155,18 @@ def _phases(conv: Primitive, x: Any, w: Any, padding: Padding, lhs_dilation: Int
     undilated ``lhs``; the results of all phases ``r`` are then interleaved."""
     rank, dtype = len(padding), aval_of(x).dtype
     spatial, kernel, features = shape_of(x)[2:-1], shape_of(w)[1:-2], shape_of(w)[-1]
-    out, counts = [], []
+    out = []
     for n, k, (lo, hi), d, e in zip(spatial, kernel, padding, lhs_dilation, rhs_dilation, strict=True):
-        whole = ((n - 1) * d + 1 if n else 0) + lo + hi - (k - 1) * e
-        out.append(whole)
-        counts.append(-(-whole // d))
-    shape = (*shape_of(x)[:2], *counts, features)
+        out.append(((n - 1) * d + 1 if n else 0) + lo + hi - (k - 1) * e)
     pieces = []
     for phase in itertools.product(*[range(d) for d in lhs_dilation]):
         taps = [
-            progression(r, p[0], k, d, e)
+            _progression(r, p[0], k, d, e)
             for r, p, k, d, e in zip(phase, padding, kernel, lhs_dilation, rhs_dilation, strict=True)
         ]
+        counts = phase_extents(out, lhs_dilation, phase)
         if any(not t[2] for t in taps):
-            pieces.append(full(shape, 0, dtype))
+            pieces.append(full((*shape_of(x)[:2], *counts, features), 0, dtype))
             continue
         firsts, steps, numbers, places = ([t[k] for t in taps] for k in range(4))
         part = strided_slice(
@@ -184,16 +183,4 @@ def _phases(conv: Primitive, x: Any, w: Any, padding: Padding, lhs_dilation: Int
         ])  # fmt: skip
         ones = (1,) * rank
         pieces.append(conv.bind(x, part, strides=ones, padding=pads, lhs_dilation=ones, rhs_dilation=dilation))
-    for axis in reversed(range(rank)):  # the last axis's phases are neighbours in the list
-        d = lhs_dilation[axis]
-        pieces = [interleaved(pieces[k : k + d], axis + 2) for k in range(0, len(pieces), d)]
-    (made,) = pieces
-    return strided_slice(made, (0,) * (rank + 3), (*shape_of(x)[:2], *out, features))
-
-
-def interleaved(pieces: list[Any], axis: int) -> Any:
-    if len(pieces) == 1:
-        return pieces[0]
-    shape = shape_of(pieces[0])
-    made = concatenate([reshape(p, (*shape[: axis + 1], 1, *shape[axis + 1 :])) for p in pieces], axis + 1)
-    return reshape(made, (*shape[:axis], len(pieces) * shape[axis], *shape[axis + 1 :]))
+    return interleave(pieces, (*shape_of(x)[:2], *out, features), (1, 1, *lhs_dilation, 1))

@@ -15,10 +15,9 @@ from ..core.trace import Tracer
 from . import elementwise as ew
 from .conv import dilated
 from .conv_dims import PADDINGS, padtype_to_pads, pairs_of, per_axis
-from .create import full
 from .promotion import as_dtype
-from .shape import pad
-from .structural import shape_of
+from .shape import pad, pad_p
+from .structural import broadcast_to, shape_of
 from .window import MONOIDS, identity_of, select_and_gather_add_p, select_and_scatter_add_p, window_extents
 from .window_taps import tap
 
@@ -49,13 +48,12 @@ def _is_identity(value: Any, monoid: str, dtype: np.dtype[Any]) -> bool:
     return bool(np.asarray(value).astype(dtype) == neutral)
 
 
-def _padding_of(padding: Any, shape: Sequence[int], window: Any, strides: Any, base: Any, spread: Any) -> Any:
+def _padding_of(padding: Any, shape: Sequence[int], window: Any, strides: Any, spread: Any) -> Any:
     if not isinstance(padding, str):
         return pairs_of(padding, len(shape))
     if padding.upper() not in PADDINGS:
         raise ValueError(f"padding must be one of {', '.join(map(repr, PADDINGS))} or pairs, found {padding!r}")
-    extents = [dilated(n, d) for n, d in zip(shape, base, strict=True)]
-    return tuple(padtype_to_pads(extents, [dilated(k, e) for k, e in zip(window, spread, strict=True)], strides, padding))
+    return tuple(padtype_to_pads(shape, [dilated(k, e) for k, e in zip(window, spread, strict=True)], strides, padding))
 
 
 def reduce_window(
@@ -67,8 +65,7 @@ def reduce_window(
 
     Args:
         operand: an array of any rank.
-        init_value: a scalar that every fold begins with, and of which padding and the gaps of ``base_dilation``
-            consist.
+        init_value: a scalar that every fold begins with. Padding and the gaps of ``base_dilation`` count for nothing.
         computation: an associative function of two values, such as ``lax.add`` or ``np.maximum``. Sum, product,
             maximum, minimum, and, or are known by what they do; any other is applied to arrays, element by element.
         window_dimensions: extents of the window, one per axis.
@@ -95,20 +92,35 @@ def reduce_window(
     strides = _per_axis("window_strides", window_strides, rank)
     base = _per_axis("base_dilation", base_dilation, rank)
     spread = _per_axis("window_dilation", window_dilation, rank)
-    pads = _padding_of(padding, shape, window, strides, base, spread)
+    pads = _padding_of(padding, shape, window, strides, spread)
     start = as_dtype(init_value, dtype)
     monoid = _monoid(computation, dtype)
     params = {"window": window, "strides": strides, "padding": pads, "base_dilation": base, "window_dilation": spread}
-    if monoid is not None and _is_identity(init_value, monoid, dtype):
-        return _bind(MONOIDS[monoid], operand, params)
-    padded = pad(operand, start, [(lo, hi, d - 1) for (lo, hi), d in zip(pads, base, strict=True)])
-    nothing = {**params, "padding": ((0, 0),) * rank, "base_dilation": (1,) * rank}
     if monoid is not None:
-        return computation(start, _bind(MONOIDS[monoid], padded, nothing))
-    out = window_extents(shape, window, strides, pads, base, spread)
-    total = full(out, init_value, dtype) if not isinstance(start, Tracer) else ew.add(full(out, 0, dtype), start)
+        folded = _bind(MONOIDS[monoid], operand, params)
+        return folded if _is_identity(init_value, monoid, dtype) else computation(start, folded)
+    return _fold_arrays(operand, start, computation, **params)
+
+
+def _fold_arrays(
+    x: Any, start: Any, computation: Callable[[Any, Any], Any], window: Any, strides: Any, padding: Any,
+    base_dilation: Any, window_dilation: Any,
+) -> Any:  # fmt: skip
+    """Any function of two values, applied to arrays of all windows; what is not an element of ``x`` is left out."""
+    out = window_extents(shape_of(x), window, strides, padding, base_dilation, window_dilation)
+    config = [(lo, hi, d - 1) for (lo, hi), d in zip(padding, base_dilation, strict=True)]
+    own = pad_p.impl(np.ones(shape_of(x), np.bool_), np.bool_(False), padding_config=tuple(config))
+    dtype = aval_of(x).dtype
+    total = broadcast_to(start, out)
+    x = pad(x, dtype.type(0), config)
     for k in np.ndindex(*window) if 0 not in out else ():
-        total = computation(total, tap(padded, k, strides, spread, out))
+        steps = [
+            slice(i * e, i * e + (m - 1) * s + 1, s)
+            for i, e, m, s in zip(k, window_dilation, out, strides, strict=True)
+        ]
+        there = own[tuple(steps)]
+        folded = computation(total, tap(x, k, strides, window_dilation, out))
+        total = folded if there.all() else ew.select(there, folded, total)
     return total
 
 
@@ -126,7 +138,7 @@ def _bind(primitive: Primitive, operand: Any, params: dict[str, Any]) -> Any:
 
 def _select_of(name: str, select: Any) -> str:
     """``select`` may be given as ``"ge"``, ``lax.ge``, ``np.greater_equal``, or the primitive itself."""
-    text = {"greater_equal": "ge", "less_equal": "le"}.get(str(getattr(select, "__name__", select)), None)
+    text = {"greater_equal": "ge", "less_equal": "le"}.get(str(getattr(select, "__name__", select)))
     text = text or str(getattr(select, "__name__", select))
     if text not in ("ge", "le"):
         raise ValueError(f"{name}: select must be lax.ge or lax.le, found {select!r}")
@@ -138,7 +150,7 @@ def _selected(primitive: Primitive, values: Any, operand: Any, select: Any, wind
     rank = len(shape_of(operand))
     window, strides = _per_axis("window_dimensions", window, rank), _per_axis("window_strides", strides, rank)
     spread = _per_axis("window_dilation", spread, rank)
-    pads = _padding_of(padding, shape_of(operand), window, strides, (1,) * rank, spread)
+    pads = _padding_of(padding, shape_of(operand), window, strides, spread)
     params = {
         "select": _select_of(primitive.name, select), "window": window, "strides": strides, "padding": pads,
         "window_dilation": spread,

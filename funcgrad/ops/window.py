@@ -138,9 +138,7 @@ def _reduce_batch(name: str) -> Any:
 
 def with_axis(params: dict[str, Any], dim: int) -> dict[str, Any]:
     """The parameters of a window, with one more axis along which it has one element."""
-    return {
-        k: v if k == "select" else insert_at(v, dim, (0, 0) if k == "padding" else 1) for k, v in params.items()
-    }
+    return {k: v if k == "select" else insert_at(v, dim, (0, 0) if k == "padding" else 1) for k, v in params.items()}
 
 
 def _transposed_params(x: ShapedArray, ct: Any, *, window: Ints, strides: Ints, padding: Padding, base_dilation: Ints,

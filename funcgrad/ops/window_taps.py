@@ -18,10 +18,10 @@ import numpy as np
 
 from ..core.avals import aval_of
 from ..util import prod
-from .conv_rewrite import interleaved
 from .create import broadcasted_iota, full
 from .elementwise import add, eq, ge, le, mul, select
 from .indexing import gather_p, scatter_add_p
+from .interleave import interleave, phase_extents
 from .reduce import reduce_and, reduce_max, reduce_min, reduce_or, reduce_prod
 from .shape import pad, strided_slice
 from .structural import reduce_sum, reshape, shape_of
@@ -136,7 +136,6 @@ def _phases(
 
     ``term`` gets the tap ``k`` and its number.
     """
-    counts = tuple([-(-n // s) for n, s in zip(shape, strides, strict=True)])
     pieces = []
     numbers = {k: n for n, k in enumerate(np.ndindex(*window))}
     for phase in itertools.product(*[range(s) for s in strides]):
@@ -145,17 +144,14 @@ def _phases(
             [(k, (k * e - low - r) // s) for k in range(n) if (k * e - low - r) % s == 0]
             for r, n, s, low, e in zip(phase, window, strides, lows, spread, strict=True)
         ]
-        terms = []
+        terms, counts = [], phase_extents(shape, strides, phase)
         for each in itertools.product(*taps):
             k = tuple([place for place, _ in each])
             shift = [by for _, by in each]
             config = [(by, c - m - by, 0) for by, c, m in zip(shift, counts, out, strict=True)]
             terms.append(pad(term(k, numbers[k]), dtype.type(0), config))
         pieces.append(_tree(add, terms) if terms else full(counts, 0, dtype))
-    for axis in reversed(range(len(shape))):
-        d = strides[axis]
-        pieces = [interleaved(pieces[k : k + d], axis) for k in range(0, len(pieces), d)]
-    return strided_slice(pieces[0], (0,) * len(shape), shape)
+    return interleave(pieces, shape, strides)
 
 
 def sum_phases(x: Any, window: Ints, padding: Padding, base: Ints, spread: Ints) -> Any:

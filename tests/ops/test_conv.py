@@ -11,7 +11,6 @@ import pytest
 import funcgrad as fg
 from funcgrad import lax
 
-
 PADDINGS = ("VALID", "SAME", "SAME_LOWER", "pairs")
 
 
@@ -112,12 +111,8 @@ def test_vmap_is_a_loop(number: int, axes: Any, rng: np.random.Generator) -> Non
     def conv(x: Any, w: Any) -> Any:
         return lax.conv_general_dilated(x, w, **case)
 
-    stacks = [
-        x if axis is None else np.stack([x, x + 1, -x], axis) for x, axis in zip((lhs, rhs), axes, strict=True)
-    ]
-    each = [
-        conv(*[x if a is None else np.take(x, k, a) for x, a in zip(stacks, axes, strict=True)]) for k in range(3)
-    ]
+    stacks = [x if axis is None else np.stack([x, x + 1, -x], axis) for x, axis in zip((lhs, rhs), axes, strict=True)]
+    each = [conv(*[x if a is None else np.take(x, k, a) for x, a in zip(stacks, axes, strict=True)]) for k in range(3)]
     close(fg.vmap(conv, in_axes=axes)(*stacks), np.stack(each))
     close(fg.jit(fg.vmap(conv, in_axes=axes))(*stacks), np.stack(each))
 
@@ -146,8 +141,12 @@ def image_case(name: str, rng: np.random.Generator, dtype: Any) -> Any:
     lhs, rhs, strides, padding, groups, left, right = IMAGES[name]
     x, w = (np.asarray(rng.normal(size=s) + (1j * rng.normal(size=s) if np.dtype(dtype).kind == "c" else 0), dtype)
             for s in (lhs, rhs))  # fmt: skip
-    return x, w, lambda x, w: lax.conv_general_dilated(
-        x, w, strides, padding, dimension_numbers=(left, right, left), feature_group_count=groups
+    return (
+        x,
+        w,
+        lambda x, w: lax.conv_general_dilated(
+            x, w, strides, padding, dimension_numbers=(left, right, left), feature_group_count=groups
+        ),
     )
 
 
@@ -235,9 +234,7 @@ def test_degenerate(name: str, padding: Any, rng: np.random.Generator, jax: Any)
         padding = [(2, 1)]  # JAX divides by the extent
 
     def conv(module: Any) -> Any:
-        return lambda x, w: module.conv_general_dilated(
-            x, w, (1,), padding, dimension_numbers=("NWC", "WIO", "NWC")
-        )
+        return lambda x, w: module.conv_general_dilated(x, w, (1,), padding, dimension_numbers=("NWC", "WIO", "NWC"))
 
     wanted, pull = jax.vjp(conv(jax.lax), x, w)
     for way in (lambda f: f, fg.jit):
@@ -324,7 +321,10 @@ ERRORS: dict[str, tuple[Any, Any, dict[str, Any], type[Exception], str]] = {
 def test_errors(name: str) -> None:
     lhs, rhs, params, kind, words = ERRORS[name]
     params = {"window_strides": (1, 1), "padding": "VALID", "dimension_numbers": NHWC, **params}
-    for fun in (lambda x, w: lax.conv_general_dilated(x, w, **params), fg.jit(lambda x, w: lax.conv_general_dilated(x, w, **params))):
+    for fun in (
+        lambda x, w: lax.conv_general_dilated(x, w, **params),
+        fg.jit(lambda x, w: lax.conv_general_dilated(x, w, **params)),
+    ):
         with pytest.raises(kind, match=words):
             fun(np.zeros(lhs), np.zeros(rhs))
 
