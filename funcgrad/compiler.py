@@ -28,7 +28,7 @@ from .core.lowering import Convolve
 from .kernels.assemble import Launch
 from .kernels.convolution import convolve
 from .kernels.fuse import form_groups
-from .kernels.graph import Call, Graph, Ref, build_graph
+from .kernels.graph import Call, Graph, Ref, Value, build_graph
 from .kernels.ir import Kernel, check_kernel
 from .kernels.pipeline import build_steps
 from .kernels.plan import MemoryPlan, make_plan
@@ -231,15 +231,16 @@ def _matrix(ref: Ref, plan: MemoryPlan, shape: tuple[int, int]) -> Matrix:
 
 def _conv_row(call: Call, plan: MemoryPlan) -> Step:
     data, out = call.data, call.outputs[0]
-    values = (call.operands[0].value, call.operands[1].value, out)
     size = out.dtype.itemsize
-    places = [
-        Place(plan.slots[value.index], offset * size, stride * size)
-        for value, (offset, stride) in zip(values, (data.lhs, data.rhs, data.out), strict=True)
-    ]
+
+    def place(value: Value, offset: int, stride: int) -> Place:
+        return Place(plan.slots[value.index], offset * size, stride * size)
+
+    left, right = (x.value for x in call.operands)
     return conv_step(
-        out.dtype, data.groups, data.positions, data.taps, data.features, *places, data.rhs_rows, data.out_rows,
-        data.tile, data.span, data.contracts, data.part_stride,
+        out.dtype, data.groups, data.positions, data.taps, data.features, place(left, *data.lhs),
+        place(right, *data.rhs), place(out, *data.out), data.rhs_rows, data.out_rows, data.tile, data.span,
+        data.contracts, data.part_stride,
     )  # fmt: skip
 
 

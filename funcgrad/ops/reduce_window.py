@@ -114,11 +114,8 @@ def _fold_arrays(
     total = broadcast_to(start, out)
     x = pad(x, dtype.type(0), config)
     for k in np.ndindex(*window) if 0 not in out else ():
-        steps = [
-            slice(i * e, i * e + (m - 1) * s + 1, s)
-            for i, e, m, s in zip(k, window_dilation, out, strides, strict=True)
-        ]
-        there = own[tuple(steps)]
+        starts = [i * e for i, e in zip(k, window_dilation, strict=True)]
+        there = own[tuple([slice(b, b + (m - 1) * s + 1, s) for b, m, s in zip(starts, out, strides, strict=True)])]
         folded = computation(total, tap(x, k, strides, window_dilation, out))
         total = folded if there.all() else ew.select(there, folded, total)
     return total
@@ -138,8 +135,8 @@ def _bind(primitive: Primitive, operand: Any, params: dict[str, Any]) -> Any:
 
 def _select_of(name: str, select: Any) -> str:
     """``select`` may be given as ``"ge"``, ``lax.ge``, ``np.greater_equal``, or the primitive itself."""
-    text = {"greater_equal": "ge", "less_equal": "le"}.get(str(getattr(select, "__name__", select)))
-    text = text or str(getattr(select, "__name__", select))
+    text = str(getattr(select, "__name__", select))
+    text = {"greater_equal": "ge", "less_equal": "le"}.get(text, text)
     if text not in ("ge", "le"):
         raise ValueError(f"{name}: select must be lax.ge or lax.le, found {select!r}")
     return text

@@ -321,10 +321,11 @@ ERRORS: dict[str, tuple[Any, Any, dict[str, Any], type[Exception], str]] = {
 def test_errors(name: str) -> None:
     lhs, rhs, params, kind, words = ERRORS[name]
     params = {"window_strides": (1, 1), "padding": "VALID", "dimension_numbers": NHWC, **params}
-    for fun in (
-        lambda x, w: lax.conv_general_dilated(x, w, **params),
-        fg.jit(lambda x, w: lax.conv_general_dilated(x, w, **params)),
-    ):
+
+    def conv(x: Any, w: Any) -> Any:
+        return lax.conv_general_dilated(x, w, **params)
+
+    for fun in (conv, fg.jit(conv)):
         with pytest.raises(kind, match=words):
             fun(np.zeros(lhs), np.zeros(rhs))
 
