@@ -9,7 +9,7 @@ gathers some positions at a time into a small matrix (``runtime.convolution``) a
 * more taps than results (the gradient of the kernel, whose contraction runs over all images and places): for each
   block of positions ``out += patches.T @ rhs[positions]``, and the blocks' sums are added up.
 
-Whatever BLAS does not multiply is a generated loop over the same overlapping view.
+Whatever BLAS does not multiply, or not well, is a generated loop over the same overlapping view.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from ..core.jaxpr import Eqn
 from ..core.layout import Layout
 from ..util import prod
 from .graph import GraphBuilder, Ref
-from .rules import GEMM_DTYPES, in_memory, inline, reduce_values
+from .rules import GEMM_DTYPES, in_memory, inline, reduce_values, stored
 
 __all__ = ["Patches", "convolve"]
 
 Walked = tuple[tuple[int, int], ...]
 """Axes: extents and strides, in elements."""
 
+FEW = 4
+"""Channels (or images) times features up to which sums of products beat BLAS: a matrix is hardly more than a vector."""
 MOST_AXES = 4
 """Axes of positions that the runtime walks."""
 MOST_RUNS = 1 << 14
@@ -84,7 +86,8 @@ def convolve(b: GraphBuilder, eqn: Eqn, lower: L.Convolve, refs: list[Ref]) -> A
     rank = len(strides)
     images, results = aval.shape[1], aval.shape[2:-1]
     kernel, channels = w.layout.shape[1:-2], w.layout.shape[-2]
-    if aval.dtype.name not in GEMM_DTYPES or rank >= MOST_AXES:
+    degenerate = min(channels, images) * aval.shape[-1] <= FEW
+    if aval.dtype.name not in GEMM_DTYPES or rank >= MOST_AXES or degenerate:
         return _loops(b, x, w, aval, strides, dilation)
     x = in_memory(b, x)
     steps = x.layout.strides
@@ -213,6 +216,7 @@ def _matrices(b: GraphBuilder, ref: Ref, shape: tuple[int, int, int]) -> Ref:
 def _loops(b: GraphBuilder, x: Ref, w: Ref, aval: Any, strides: Sequence[int], dilation: Sequence[int]) -> Ref:
     """A fold over the overlapping view of ``lhs``."""
     rank = len(strides)
+    x, w = stored(b, x), stored(b, w)
     steps = x.layout.strides
     space = steps[2:-1]
     kernel = w.layout.shape[1:-1]

@@ -18,9 +18,9 @@ from ..core.layout import Layout
 from ..core.staging import stage
 from ..util import prod
 from .affine import Walk, compose
-from .graph import INDEX, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
+from .graph import INDEX, INLINED_KINDS, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
 
-__all__ = ["GEMM_DTYPES", "RULES", "identity_of", "in_memory", "inline", "reduce_values"]
+__all__ = ["GEMM_DTYPES", "RULES", "identity_of", "in_memory", "inline", "reduce_values", "stored"]
 
 BLOCK = 8192
 """Elements that one block of a large reduction folds; results do not depend on who computes which block."""
@@ -307,6 +307,16 @@ def _updated(b: GraphBuilder, ref: Ref, shape: tuple[int, ...]) -> tuple[Value, 
     start.mode = 0
     array.parts.append(start)
     return array, start
+
+
+def stored(b: GraphBuilder, ref: Ref) -> Ref:
+    """The same elements, in memory and never computed again: for what reads each of them many times."""
+    value = ref.value
+    if value.kind not in INLINED_KINDS:
+        return ref
+    array, _ = _updated(b, b.whole(value), value.shape)
+    b.order.append(array)
+    return Ref(array, ref.layout)
 
 
 def put(
