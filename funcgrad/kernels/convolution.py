@@ -216,7 +216,7 @@ def _matrices(b: GraphBuilder, ref: Ref, shape: tuple[int, int, int]) -> Ref:
 def _loops(b: GraphBuilder, x: Ref, w: Ref, aval: Any, strides: Sequence[int], dilation: Sequence[int]) -> Ref:
     """A fold over the overlapping view of ``lhs``."""
     rank = len(strides)
-    x, w = stored(b, x), stored(b, w)
+    x, w = stored(b, x), stored(b, w, row_major=True)
     steps = x.layout.strides
     space = steps[2:-1]
     kernel = w.layout.shape[1:-1]

@@ -309,14 +309,16 @@ def _updated(b: GraphBuilder, ref: Ref, shape: tuple[int, ...]) -> tuple[Value, 
     return array, start
 
 
-def stored(b: GraphBuilder, ref: Ref) -> Ref:
-    """The same elements, in memory and never computed again: for what reads each of them many times."""
-    value = ref.value
-    if value.kind not in INLINED_KINDS:
+def stored(b: GraphBuilder, ref: Ref, row_major: bool = False) -> Ref:
+    """The same elements, in memory and never computed again: for what reads each of them many times. ``row_major``:
+    in the order of the ref's own axes, rather than of its value."""
+    value, layout = ref
+    if value.kind not in INLINED_KINDS and (layout.is_contiguous() or not row_major):
         return ref
-    array, _ = _updated(b, b.whole(value), value.shape)
+    whole = ref if row_major else b.whole(value)
+    array, _ = _updated(b, whole, whole.layout.shape)
     b.order.append(array)
-    return Ref(array, ref.layout)
+    return b.whole(array, layout.shape) if row_major else Ref(array, layout)
 
 
 def put(
