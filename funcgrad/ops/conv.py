@@ -108,8 +108,7 @@ def _conv_impl(
     rows, columns = prod(shape[1:-1]), prod(kernel) * channels
     if shape[0] * rows * columns * x.itemsize <= _PATCH_BYTES or prod(kernel) == 1:
         patches = as_strided(x, (*shape[:-1], *kernel, channels), (groups, images, *steps, *taps, channel))
-        left = patches.reshape(shape[0], rows, columns)
-        return np.matmul(left, w.reshape(shape[0], columns, features)).reshape(shape)
+        return _patches_times(patches, w, len(out)).reshape(shape)
     if prod(kernel) <= prod(out):
         total = np.zeros((shape[0], rows, features), x.dtype)
         for k in np.ndindex(*kernel):
@@ -126,6 +125,26 @@ def _conv_impl(
                           (groups, images, *taps, channel))  # fmt: skip
         made[(slice(None), slice(None), *t)] = np.matmul(seen.reshape(*shape[:2], columns), right)
     return made
+
+
+def _patches_times(patches: Any, w: Any, rank: int) -> Any:
+    """``(G, N, *T, *K, C)`` times ``(G, *K, C, O)``. The matrix of patches is gathered in the order in which the
+    elements lie in memory, whichever way round that is."""
+    groups, features = w.shape[0], w.shape[-1]
+    rows, columns = range(1, rank + 2), range(rank + 2, 2 * rank + 3)
+
+    def by_stride(axes: Any) -> list[int]:
+        return sorted(axes, key=lambda a: -abs(patches.strides[a]))
+
+    rows, columns = by_stride(rows), by_stride(columns)
+    m, k = (prod([patches.shape[a] for a in axes]) for axes in (rows, columns))
+    if abs(patches.strides[rows[-1]]) < abs(patches.strides[columns[-1]]):
+        left = patches.transpose((0, *columns, *rows)).reshape(groups, k, m).transpose(0, 2, 1)
+    else:
+        left = patches.transpose((0, *rows, *columns)).reshape(groups, m, k)
+    right = w.transpose((0, *[a - rank - 1 for a in columns], rank + 2)).reshape(groups, k, features)
+    out = np.matmul(left, right).reshape((groups, *[patches.shape[a] for a in rows], features))
+    return out.transpose((0, *[1 + rows.index(a) for a in sorted(rows)], rank + 2))
 
 
 def _conv_jvp(primals: Any, tangents: Any, out: Any, **params: Any) -> Any:

@@ -12,6 +12,7 @@ Compiled, each becomes a handful of maps over whole arrays (``ops.window_taps``)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -283,44 +284,55 @@ def _select_shape(name: str, scatters: bool) -> Any:
     return shape
 
 
-def _chosen(x: Any, select: str, window: Ints, strides: Ints, padding: Padding, spread: Ints) -> Any:
+def _taps(x: Any, window: Ints, strides: Ints, spread: Ints, out: Ints) -> Iterator[Any]:
+    """The elements number ``k`` of all windows over a padded array, a view for each ``k``."""
+    for k in np.ndindex(*window):
+        starts = [i * e for i, e in zip(k, spread, strict=True)]
+        yield x[(..., *[slice(b, b + (m - 1) * s + 1, s) for b, m, s in zip(starts, out, strides, strict=True)])]
+
+
+def _chosen(x: Any, select: str, window: Ints, strides: Ints, padding: Padding, spread: Ints, out: Ints) -> Any:
     """The number of the element that is taken, in each window."""
     monoid, keeps = _SELECT[select]
-    seen = _windows(x, identity_of(monoid, x.dtype), window, strides, padding, (1,) * x.ndim, spread)
-    seen = seen.reshape(*seen.shape[: x.ndim], prod(window))
-    best, number = seen[..., 0], np.zeros(seen.shape[:-1], np.intp)
-    for k in range(1, seen.shape[-1]):
-        better = ~keeps(best, seen[..., k])
-        best, number = np.where(better, seen[..., k], best), np.where(better, k, number)
+    x = _padded(x, identity_of(monoid, x.dtype), padding)
+    best, number = None, np.zeros(out, np.int32)
+    for k, tap in enumerate(_taps(x, window, strides, spread, out)):
+        if best is None:
+            best = tap
+            continue
+        better = ~keeps(best, tap)
+        best = np.where(better, tap, best)
+        number[better] = k
     return number
+
+
+def _padded(x: Any, fill: Any, padding: Padding) -> Any:
+    return pad_p.impl(x, fill, padding_config=tuple([(lo, hi, 0) for lo, hi in padding]))
 
 
 def _gather_impl(
     t: Any, x: Any, *, select: str, window: Ints, strides: Ints, padding: Padding, window_dilation: Ints
 ) -> Any:
     t, x = np.asarray(t), np.asarray(x)
-    number = _chosen(x, select, window, strides, padding, window_dilation)
-    seen = _windows(t, t.dtype.type(0), window, strides, padding, (1,) * x.ndim, window_dilation)
-    seen = seen.reshape(*seen.shape[: x.ndim], prod(window))
-    return np.take_along_axis(seen, number[..., None], -1)[..., 0]
+    out = window_extents(x.shape, window, strides, padding, (1,) * x.ndim, window_dilation)
+    made = np.zeros(out, x.dtype)
+    if made.size:
+        number = _chosen(x, select, window, strides, padding, window_dilation, out)
+        for k, tap in enumerate(_taps(_padded(t, t.dtype.type(0), padding), window, strides, window_dilation, out)):
+            np.copyto(made, tap, where=number == k)
+    return made
 
 
 def _scatter_impl(
     t: Any, x: Any, *, select: str, window: Ints, strides: Ints, padding: Padding, window_dilation: Ints
 ) -> Any:
     t, x = np.asarray(t), np.asarray(x)
-    number = _chosen(x, select, window, strides, padding, window_dilation)
-    places = np.unravel_index(number, window) if window else ()
-    results = np.indices(number.shape) if window else ()
-    out, inside, index = np.zeros(x.shape, x.dtype), np.ones(number.shape, np.bool_), []
-    for i, k, s, e, (lo, _), n in zip(results, places, strides, window_dilation, padding, x.shape, strict=True):
-        at = i * s + k * e - lo
-        inside &= (at >= 0) & (at < n)
-        index.append(at)
-    if not window:
-        return t[()]
-    np.add.at(out, tuple([i[inside] for i in index]), t[inside])
-    return out
+    made = _padded(np.zeros_like(x), x.dtype.type(0), padding)
+    if t.size:
+        number = _chosen(x, select, window, strides, padding, window_dilation, t.shape)
+        for k, tap in enumerate(_taps(made, window, strides, window_dilation, t.shape)):
+            np.add(tap, t, out=tap, where=number == k)
+    return _padded(made, x.dtype.type(0), tuple([(-lo, -hi) for lo, hi in padding]))
 
 
 def _select_jvp(name: str) -> Any:
