@@ -131,12 +131,11 @@ def _patches_times(patches: Any, w: Any, rank: int) -> Any:
     """``(G, N, *T, *K, C)`` times ``(G, *K, C, O)``. The matrix of patches is gathered in the order in which the
     elements lie in memory, whichever way round that is."""
     groups, features = w.shape[0], w.shape[-1]
-    rows, columns = range(1, rank + 2), range(rank + 2, 2 * rank + 3)
 
     def by_stride(axes: Any) -> list[int]:
         return sorted(axes, key=lambda a: -abs(patches.strides[a]))
 
-    rows, columns = by_stride(rows), by_stride(columns)
+    rows, columns = by_stride(range(1, rank + 2)), by_stride(range(rank + 2, 2 * rank + 3))
     m, k = (prod([patches.shape[a] for a in axes]) for axes in (rows, columns))
     if abs(patches.strides[rows[-1]]) < abs(patches.strides[columns[-1]]):
         left = patches.transpose((0, *columns, *rows)).reshape(groups, k, m).transpose(0, 2, 1)

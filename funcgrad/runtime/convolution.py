@@ -14,6 +14,7 @@ threads.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -180,8 +181,9 @@ class Place:
 
 
 @cache
-def _libc() -> dict[str, int]:
-    library = ctypes.CDLL(None)
+def libc() -> dict[str, int]:
+    """The addresses of what the adapter takes from the C library."""
+    library = ctypes.CDLL(None if os.name == "posix" else "msvcrt")
     return {
         name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in ("malloc", "free", "memcpy")
     }
@@ -233,7 +235,7 @@ def conv_step(
     guard = single_threaded()
     words = {
         "parts": parts, "span": span, "total": total, "tile": tile, "guard": guard,
-        "gemm": cython_function("cython_blas", GEMM_DTYPES[dtype.name] + "gemm"), **_libc(),
+        "gemm": cython_function("cython_blas", GEMM_DTYPES[dtype.name] + "gemm"), **libc(),
         "scratch": tile * columns * size, "tap_major": int(tap_major), "runs": len(table), "run_bytes": run * size,
         "row_bytes": columns * size, "size": size, "e0": e0, "e1": e1, "e2": e2, "s0": s0 * size, "s1": s1 * size,
         "s2": s2 * size, "s3": s3 * size, "a_position": rhs_rows * size if contracts else 0,

@@ -1,0 +1,87 @@
+"""The convolution adapter by itself: patches times a matrix, in every way that they can lie, against loops."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import pytest
+
+from funcgrad.runtime import convolution
+from funcgrad.runtime.convolution import Place, conv_step
+from funcgrad.runtime.executor import Program
+
+# positions and taps as (extent, stride) axes over a vector; groups; features; tile; span
+ROWS: dict[str, tuple[Any, Any, int, int, int, int]] = {
+    "a vector": (((7, 1),), ((3, 1),), 1, 2, 7, 7),
+    "adjacent taps": (((2, 60), (4, 12), (5, 3)), ((2, 12), (6, 1)), 1, 4, 8, 8),
+    "adjacent positions": (((3, 40), (30, 1)), ((5, 3), (2, 2)), 1, 3, 7, 7),
+    "no unit stride": (((9, 6), (2, 2)), ((2, 2), (3, 4)), 2, 3, 4, 4),
+    "four axes": (((2, 50), (2, 20), (3, 4), (2, 2)), ((3, 1),), 1, 5, 5, 5),
+    "groups": (((6, 8), (3, 2)), ((2, 8), (2, 1)), 3, 2, 16, 16),
+    "one position": ((), ((4, 2), (2, 1)), 1, 3, 1, 1),
+    "one tap": (((11, 3),), (), 2, 3, 4, 4),
+    "long runs": (((5, 7),), ((2, 9), (40, 1)), 1, 3, 2, 2),
+    "several tiles to a part": (((40, 3),), ((5, 1),), 2, 4, 6, 18),
+}
+
+
+def offsets(axes: Any) -> np.ndarray:
+    total = np.zeros((), np.int64)
+    for extent, stride in axes:
+        total = np.add.outer(total, np.arange(extent) * stride)
+    return total.ravel()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+@pytest.mark.parametrize("contracts", [False, True])
+@pytest.mark.parametrize("name", ROWS)
+def test_against_indexing(name: str, contracts: bool, dtype: Any, rng: np.random.Generator) -> None:
+    positions, taps, groups, features, tile, span = ROWS[name]
+    where, seen = offsets(positions), offsets(taps)
+    reach, size = int(where[-1] + seen[-1]) + 1, np.dtype(dtype).itemsize
+    x = np.asarray(rng.normal(size=(groups, reach)), dtype)
+    rows = len(where) if contracts else len(seen)
+    w = np.asarray(rng.normal(size=(groups, rows, features)), dtype)
+    parts = -(-len(where) // span)
+    patches = x[:, where[:, None] + seen]
+    if contracts:
+        out = np.full((parts, groups, len(seen), features), np.nan, dtype)
+        wanted = np.matmul(patches.transpose(0, 2, 1), w)
+    else:
+        out, wanted = np.full((groups, len(where), features), np.nan, dtype), np.matmul(patches, w)
+    step = conv_step(
+        np.dtype(dtype), groups, positions, taps, features, Place(0, 0, reach * size),
+        Place(1, 0, rows * features * size), Place(2, 0, out.shape[-2] * features * size), features, features, tile,
+        span if contracts else tile, contracts, out[0].size if contracts else 0,
+    )  # fmt: skip
+    Program([step], 2, 1)([x, w], [out])
+    found = out.sum(0) if contracts else out
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12 if size // (1 + (x.dtype.kind == "c")) == 8 else 2e-4)
+
+
+def step_of(positions: Any, taps: Any, features: int = 2) -> Any:
+    place = Place(0, 0, 0)
+    return conv_step(
+        np.dtype(np.float32), 1, positions, taps, features, place, place, place, features, features, 8, 8, False, 0
+    )
+
+
+def test_errors() -> None:
+    with pytest.raises(ValueError, match="5 axes"):
+        step_of(((2, 2),) * 5, ((2, 1),))
+    with pytest.raises(ValueError, match="32 bits"):
+        step_of(((1 << 20, 1), (1 << 12, 1)), ((2, 1),))
+
+
+def test_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)(lambda size: None)
+    address = ctypes.cast(nothing, ctypes.c_void_p).value
+    known = convolution.libc()
+    monkeypatch.setattr(convolution, "libc", lambda: {**known, "malloc": address})
+    x, w, out = np.ones(9, np.float32), np.ones((2, 2), np.float32), np.zeros((8, 2), np.float32)
+    places = [Place(k, 0, 0) for k in range(3)]
+    step = conv_step(np.dtype(np.float32), 1, ((8, 1),), ((2, 1),), 2, *places, 2, 2, 8, 8, False, 0)
+    with pytest.raises(MemoryError):
+        Program([step], 2, 1)([x, w], [out])
