@@ -1,13 +1,13 @@
 """How a convolution becomes steps: patches times a kernel, without a matrix of all patches in memory.
 
 ``out[g, m, o] = sum over x of lhs[g, m + x] * rhs[g, x, o]``, where ``m`` runs over images and results, ``x`` over the
-elements of the kernel and channels, and ``m + x`` stands for a walk that is affine in both. The larger of the two index
-sets gives the *positions*, the smaller one the *taps*: a position sees one element of ``lhs`` per tap. The runtime
-gathers some positions at a time into a small matrix (``runtime.convolution``) and multiplies:
+elements of the kernel and channels, and ``m + x`` stands for a walk that is affine in both. One of the two index sets
+gives the *positions*, the other one the *taps*: a position sees one element of ``lhs`` per tap. The runtime gathers
+some positions at a time into a small matrix (``runtime.convolution``) and multiplies:
 
-* more results than taps (the convolution itself): ``out[positions] = patches @ rhs``;
-* more taps than results (the gradient of the kernel, whose contraction runs over all images and places): for each
-  block of positions ``out += patches.T @ rhs[positions]``, and the blocks' sums are added up.
+* positions are results (the convolution itself): ``out[positions] = patches @ rhs``;
+* positions are contracted (the gradient of the kernel, which runs over all images and places, where these are many):
+  for each part of the positions ``out += patches.T @ rhs[positions]``, and the parts' sums are added up.
 
 Whatever BLAS does not multiply, or not well, is a generated loop over the same overlapping view.
 """
@@ -35,10 +35,12 @@ FEW = 4
 """Channels (or images) times features up to which sums of products beat BLAS: a matrix is hardly more than a vector."""
 MOST_AXES = 4
 """Axes of positions that the runtime walks."""
-MOST_RUNS = 1 << 14
+MANY_POSITIONS = 4
+"""How many positions per row or column of the result it takes to contract over them."""
+MOST_TAPS = 1 << 15
 TILE_BYTES = 384 << 10
 """What a tile of patches may take, so that it stays in the second-level cache."""
-LEAST_TILE = 16
+LEAST_TILE = 128
 BLOCK_WORK = 1 << 22
 """Multiply-adds of a block of positions, whose sum is kept apart."""
 MOST_PARTS = 8
@@ -95,11 +97,12 @@ def convolve(b: GraphBuilder, eqn: Eqn, lower: L.Convolve, refs: list[Ref]) -> A
     rows = ((images, steps[1]), *_pairs(results, [s * k for s, k in zip(space, strides, strict=True)]))
     inner = (*_pairs(kernel, [s * e for s, e in zip(space, dilation, strict=True)]), (channels, steps[-1]))
     m, k = images * prod(results), prod(kernel) * channels
-    if (_runs(rows if m < k else inner)) > MOST_RUNS:
-        return _loops(b, x, w, aval, strides, dilation)
-    if m >= k:
-        return _by_rows(b, eqn, x, w, rows, inner)
-    return _by_contraction(b, eqn, x, w, rows, inner)
+    contracts = k >= MANY_POSITIONS * max(m, aval.shape[-1])
+    if (m if contracts else k) > MOST_TAPS:
+        contracts = not contracts
+        if (m if contracts else k) > MOST_TAPS:
+            return _loops(b, x, w, aval, strides, dilation)
+    return (_by_contraction if contracts else _by_rows)(b, eqn, x, w, rows, inner)
 
 
 def _padded(b: GraphBuilder, name: str, lower: L.Convolve, x: Ref, padding: Any, dilation: Any) -> Ref:
@@ -134,68 +137,66 @@ def merged(axes: Walked) -> Walked:
     return tuple(made)
 
 
-def _runs(axes: Walked) -> int:
-    return prod([n for n, _ in merged(axes)[:-1]])
-
-
 def _interleaved(layout: Layout) -> bool:
     """Whether groups lie within the images: they were cut from channels, and the result should be whole again."""
     return layout.shape[0] > 1 and layout.shape[1] > 1 and abs(layout.strides[0]) < abs(layout.strides[1])
 
 
 def _by_rows(b: GraphBuilder, eqn: Eqn, x: Ref, w: Ref, rows: Walked, inner: Walked) -> Ref:
+    """Positions in the order in which they lie in ``lhs``, which is that of the result then; taps in that of
+    ``rhs``."""
     aval = eqn.outvars[0].aval
-    groups, features, m, k = aval.shape[0], aval.shape[-1], prod([n for n, _ in rows]), prod([n for n, _ in inner])
-    w = _matrices(b, w, (groups, k, features))
-    shape = aval.shape[1:-1]
-    if _interleaved(x.layout):
-        memory, order = (*shape, groups, features), (len(shape), *range(len(shape)), len(shape) + 1)
-        out_group, out_rows = features, groups * features
-    else:
-        memory, order = aval.shape, tuple(range(len(aval.shape)))
-        out_group, out_rows = m * features, features
-    group_step, row_step, _ = w.layout.strides
-    tile = min(_tile(m, k, aval.dtype.itemsize), max(LEAST_TILE, -(-m // (4 * MOST_PARTS)) * 8))
+    groups, features, m = aval.shape[0], aval.shape[-1], prod([n for n, _ in rows])
+    w, inner = _matrices(b, w, inner)
+    positions, own = _sorted(rows)
+    tile = min(_tile(m, prod([n for n, _ in inner]), aval.dtype.itemsize), max(LEAST_TILE, m // (4 * MOST_PARTS) * 8))
+    between = _interleaved(x.layout)
     data = Patches(
-        groups, merged(rows), merged(inner), features, (x.layout.offset, x.layout.strides[0]),
-        (w.layout.offset, group_step), (0, out_group), row_step, out_rows, tile, tile, False,
+        groups, merged(positions), merged(inner), features, (x.layout.offset, x.layout.strides[0]),
+        (w.layout.offset, w.layout.strides[0]), (0, features if between else m * features), w.layout.strides[1],
+        groups * features if between else features, tile, tile, False,
     )  # fmt: skip
-    (out,) = b.call("conv", eqn, [x, w], data, [memory])
-    return Ref(out.value, out.layout.permute(order))
+    extents = [n for n, _ in positions]
+    (out,) = b.call("conv", eqn, [x, w], data, [_memory(groups, extents, features, between)])
+    return _arranged(out, own, between)
 
 
 def _by_contraction(b: GraphBuilder, eqn: Eqn, x: Ref, w: Ref, rows: Walked, inner: Walked) -> Ref:
-    """Positions in the order in which they lie in ``rhs``, taps in that of ``lhs``."""
+    """Positions in the order in which they lie in ``rhs``, taps in that of ``lhs``, which is the result's then."""
     aval = eqn.outvars[0].aval
-    groups, features = aval.shape[0], aval.shape[-1]
-    by_rhs = sorted(range(len(inner)), key=lambda a: -abs(w.layout.strides[1 + a]))
-    turned = Ref(w.value, w.layout.permute((0, *[1 + a for a in by_rhs], len(inner) + 1)))
-    positions, k = tuple([inner[a] for a in by_rhs]), prod([n for n, _ in inner])
-    matrix = _matrices(b, turned, (groups, k, features))
-    by_lhs = sorted(range(len(rows)), key=lambda a: -abs(rows[a][1]))
-    taps = tuple([rows[a] for a in by_lhs])
-    m = prod([n for n, _ in rows])
+    groups, features, m = aval.shape[0], aval.shape[-1], prod([n for n, _ in rows])
+    w, positions = _matrices(b, w, inner)
+    taps, own = _sorted(rows)
+    k = prod([n for n, _ in positions])
     wanted = max(1, min(MOST_PARTS, m * k * features // BLOCK_WORK, k // max(m, features)))
-    tile = _tile(k, m, aval.dtype.itemsize)
-    tiles = -(-k // wanted // tile)  # of a part
+    tiles = -(-k // wanted // _tile(k, m, aval.dtype.itemsize))  # of a part
     tile = -(-k // (wanted * tiles))
     span = tiles * tile
-    parts = -(-k // span)
-    extents = [n for n, _ in taps]
     between = _interleaved(x.layout)
-    memory = (parts, *extents, groups, features) if between else (parts, groups, *extents, features)
-    group_step, row_step, _ = matrix.layout.strides
     data = Patches(
         groups, merged(positions), merged(taps), features, (x.layout.offset, x.layout.strides[0]),
-        (matrix.layout.offset, group_step), (0, features if between else m * features), row_step,
+        (w.layout.offset, w.layout.strides[0]), (0, features if between else m * features), w.layout.strides[1],
         groups * features if between else features, tile, span, True, groups * m * features,
     )  # fmt: skip
-    (out,) = b.call("conv", eqn, [x, matrix], data, [memory])
-    out = reduce_values(b, "add", out, [0], memory[1:])
-    own = [by_lhs.index(a) for a in range(len(rows))]
-    first = 0 if between else 1
-    group_axis = len(extents) if between else 0
-    return Ref(out.value, out.layout.permute((group_axis, *[first + a for a in own], len(extents) + 1)))
+    memory = _memory(groups, [n for n, _ in taps], features, between)
+    (out,) = b.call("conv", eqn, [x, w], data, [(-(-k // span), *memory)])
+    return _arranged(reduce_values(b, "add", out, [0], memory), own, between)
+
+
+def _sorted(axes: Walked) -> tuple[Walked, list[int]]:
+    """Axes from the longest stride to the shortest, and where each of them is then."""
+    order = sorted(range(len(axes)), key=lambda a: -abs(axes[a][1]))
+    return tuple([axes[a] for a in order]), [order.index(a) for a in range(len(axes))]
+
+
+def _memory(groups: int, extents: Sequence[int], features: int, between: bool) -> tuple[int, ...]:
+    return (*extents, groups, features) if between else (groups, *extents, features)
+
+
+def _arranged(out: Ref, own: Sequence[int], between: bool) -> Ref:
+    """From the order of memory to that of the primitive: group, rows, features."""
+    group, first = (len(own), 0) if between else (0, 1)
+    return Ref(out.value, out.layout.permute((group, *[first + a for a in own], len(own) + 1)))
 
 
 def _tile(positions: int, taps: int, itemsize: int) -> int:
@@ -203,14 +204,18 @@ def _tile(positions: int, taps: int, itemsize: int) -> int:
     return min(positions, max(LEAST_TILE, TILE_BYTES // (taps * itemsize) // 8 * 8))
 
 
-def _matrices(b: GraphBuilder, ref: Ref, shape: tuple[int, int, int]) -> Ref:
-    """``ref`` as a matrix of adjacent columns per group."""
-    layout = ref.layout.reshape(shape)
-    if layout is not None and not ref.value.virtual:
+def _matrices(b: GraphBuilder, w: Ref, inner: Walked) -> tuple[Ref, Walked]:
+    """``rhs`` as a matrix of adjacent columns per group, and the axes of its rows in the order in which they lie."""
+    order = sorted(range(len(inner)), key=lambda a: -abs(w.layout.strides[1 + a]))
+    axes = tuple([inner[a] for a in order])
+    turned = Ref(w.value, w.layout.permute((0, *[1 + a for a in order], len(inner) + 1)))
+    shape = (w.layout.shape[0], prod([n for n, _ in inner]), w.layout.shape[-1])
+    layout = turned.layout.reshape(shape)
+    if layout is not None and not w.value.virtual:
         (_, rows, columns), (_, down, right) = shape, layout.strides
         if (right == 1 or columns == 1) and (down >= columns or rows == 1):
-            return Ref(ref.value, Layout(shape, (layout.strides[0], max(down, columns), 1), layout.offset))
-    return b.view(b.copy(ref), lambda x: x.reshape(shape))
+            return Ref(w.value, Layout(shape, (layout.strides[0], max(down, columns), 1), layout.offset)), axes
+    return b.view(b.copy(turned), lambda x: x.reshape(shape)), axes
 
 
 def _loops(b: GraphBuilder, x: Ref, w: Ref, aval: Any, strides: Sequence[int], dilation: Sequence[int]) -> Ref:
