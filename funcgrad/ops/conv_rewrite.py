@@ -4,7 +4,8 @@
 primitives, or with a ``conv`` that is nearer to plain; or None, for the convolutions that are products of a matrix of
 patches with the kernel, which is the compiler's own matter.
 
-A dilated ``lhs`` is cut into phases, so that no product with a zero between its elements is ever computed. Without
+With many channels and few features, products come first and the kernel's elements are added up afterwards. Else a
+dilated ``lhs`` is cut into phases, so that no product with a zero between its elements is ever computed. Without
 dilation or padding, a kernel of one element is a plain matrix product; and where a group has few channels and features
 (a depthwise convolution, or its gradient), matrices would be degenerate, and what is left is a sum of few products of
 whole arrays, which fuse into one loop.
@@ -28,6 +29,7 @@ from .elementwise import add, mul
 from .interleave import interleave, phase_extents
 from .shape import stack, strided_slice
 from .structural import broadcast_in_dim, moveaxis, reduce_sum, reshape, shape_of, transpose
+from .window_taps import woven_phases
 
 __all__ = ["simpler"]
 
@@ -46,11 +48,14 @@ def simpler(
 ) -> Callable[..., Any] | None:  # fmt: skip
     """A function of ``(x, w)`` written with simpler operations, or None."""
     rank = len(strides)
+    kernel, channels, features = w.shape[1:-2], w.shape[-2], w.shape[-1]
+    few = features <= FEW and channels >= 2 * FEW and prod(kernel) * features <= 4 * channels
+    if few and 1 < prod(kernel) <= TERMS and all(s == 1 for s in strides):
+        return lambda x, w: _taps_after(x, w, padding, lhs_dilation, rhs_dilation)
     if any(d > 1 for d in lhs_dilation) and all(s == 1 for s in strides):
         return lambda x, w: _phases(conv, x, w, padding, lhs_dilation, rhs_dilation)
     if any(d > 1 for d in lhs_dilation) or any(any(p) for p in padding):
         return None
-    kernel, channels, features = w.shape[1:-2], w.shape[-2], w.shape[-1]
     extents = zip(x.shape[2:-1], kernel, strides, rhs_dilation, strict=True)
     out = [(n - (k - 1) * e - 1) // s + 1 for n, k, s, e in extents]
     if prod(kernel) == 1:
@@ -134,6 +139,33 @@ def _by_results(x: Any, w: Any, out: Ints, strides: Ints, rhs_dilation: Ints) ->
             rows.append(reduce_sum(mul(seen, weights), range(rank + 1)))
     made = reshape(stack(rows), (images, *out, groups, features))
     return moveaxis(made, rank + 1, 0)
+
+
+# many channels, few features --------------------------------------------------------------------------------------
+
+
+def _taps_after(x: Any, w: Any, padding: Padding, lhs_dilation: Ints, rhs_dilation: Ints) -> Any:
+    """The product over channels first, one for each element of the kernel, of all images as they are; then the sum of
+    what the elements give, each at its own distance. Nothing is gathered, and no column of a matrix is almost alone."""
+    rank, dtype = len(padding), aval_of(x).dtype
+    (groups, images, *spatial, _), kernel, features = shape_of(x), shape_of(w)[1:-2], shape_of(w)[-1]
+    products = dot_general(w, x, (((rank + 1,), (rank + 2,)), ((0,), (0,))))  # (G, *K, O, N, *S)
+    out, lows = [], []
+    for n, k, (lo, hi), d, e in zip(spatial, kernel, padding, lhs_dilation, rhs_dilation, strict=True):
+        out.append(((n - 1) * d + 1 if n else 0) + lo + hi - (k - 1) * e)
+        lows.append((k - 1) * e - lo)
+
+    def term(place: Ints, number: int) -> Any:
+        k = [m - 1 - i for m, i in zip(kernel, place[3:], strict=True)]  # an image's element meets them in reverse
+        part = strided_slice(products, (0, *k, 0, 0, *[0] * rank), (groups, *[i + 1 for i in k], *shape))
+        return reshape(part, (groups, *shape))
+
+    shape, ones = (features, images, *spatial), (1, 1, 1)
+    made = woven_phases(
+        term, (groups, *shape), (groups, features, images, *out), (*ones, *kernel), (*ones, *lhs_dilation),
+        (0, 0, 0, *lows), (*ones, *rhs_dilation), dtype,
+    )  # fmt: skip
+    return moveaxis(made, 1, rank + 2)
 
 
 # phases ---------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from .reduce import reduce_and, reduce_max, reduce_min, reduce_or, reduce_prod
 from .shape import pad, strided_slice
 from .structural import reduce_sum, reshape, shape_of
 
-__all__ = ["fold_taps", "gather_selected", "product_tangent", "scatter_selected", "sum_phases", "tap"]
+__all__ = ["fold_taps", "gather_selected", "product_tangent", "scatter_selected", "sum_phases", "tap", "woven_phases"]
 
 Ints = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
@@ -128,7 +128,7 @@ def product_tangent(x: Any, t: Any, window: Ints, strides: Ints, spread: Ints, o
 # writing back ---------------------------------------------------------------------------------------------------
 
 
-def _phases(
+def woven_phases(
     term: Callable[[Ints, int], Any], out: Ints, shape: Ints, window: Ints, strides: Ints, lows: Ints, spread: Ints,
     dtype: Any,
 ) -> Any:  # fmt: skip
@@ -164,7 +164,7 @@ def sum_phases(x: Any, window: Ints, padding: Padding, base: Ints, spread: Ints)
         return full(out, 0, aval_of(x).dtype)
     # result j meets element (j + k * spread - low) / base: seen from the element, the taps are in reverse
     lows = tuple([(k - 1) * e - lo for k, e, (lo, _) in zip(window, spread, padding, strict=True)])
-    return _phases(lambda k, n: x, shape_of(x), tuple(out), window, base, lows, spread, aval_of(x).dtype)
+    return woven_phases(lambda k, n: x, shape_of(x), tuple(out), window, base, lows, spread, aval_of(x).dtype)
 
 
 _KEEPS = {"ge": ge, "le": le}
@@ -221,7 +221,7 @@ def scatter_selected(
             return t
         return select(eq(number, full(out, n, index)), t, full(out, 0, dtype))
 
-    return _phases(term, out, shape, window, strides, lows, spread, dtype)
+    return woven_phases(term, out, shape, window, strides, lows, spread, dtype)
 
 
 def _positions(x: Any, name: str, window: Ints, strides: Ints, spread: Ints, out: Ints) -> Any:
