@@ -126,7 +126,10 @@ def per_axis(name: str, values: Any, rank: int) -> Ints:
     """A parameter with an integer per spatial axis; None is one everywhere."""
     if values is None:
         return (1,) * rank
-    made = tuple([operator.index(v) for v in values])
+    try:
+        made = tuple([operator.index(v) for v in values])
+    except TypeError:
+        raise TypeError(f"{name} must be {rank} integers, one for each spatial axis; found {values!r}") from None
     if len(made) != rank:
         raise ValueError(f"{name} must have one entry for each of {rank} spatial axes, found {made}")
     if any(v < 1 for v in made):
@@ -136,7 +139,13 @@ def per_axis(name: str, values: Any, rank: int) -> Ints:
 
 def pairs_of(padding: Any, rank: int) -> tuple[tuple[int, int], ...]:
     """Explicit padding."""
-    made = tuple([tuple([operator.index(v) for v in pair]) for pair in padding])
+    try:
+        made = tuple([tuple([operator.index(v) for v in pair]) for pair in padding])
+    except TypeError:
+        raise TypeError(
+            f"padding must be {', '.join(map(repr, PADDINGS))}, or a pair (low, high) of integers for each of {rank} "
+            f"spatial axes; found {padding!r}"
+        ) from None
     if len(made) != rank or any(len(pair) != 2 for pair in made):
         raise ValueError(f"padding must have a pair (low, high) for each of {rank} spatial axes, found {padding!r}")
     return made  # type: ignore[return-value]
@@ -176,13 +185,14 @@ def conv_general_dilated(
     if preferred_element_type is not None:
         dtype = np.dtype(preferred_element_type)
         lhs, rhs = as_dtype(lhs, dtype), as_dtype(rhs, dtype)
-    numbers = conv_dimension_numbers(shape_of(lhs), shape_of(rhs), dimension_numbers)
-    if aval_of(lhs).dtype != aval_of(rhs).dtype:
+    left, right = aval_of(lhs), aval_of(rhs)  # raise on what is no array
+    numbers = conv_dimension_numbers(left.shape, right.shape, dimension_numbers)
+    if left.dtype != right.dtype:
         raise TypeError(
-            f"conv: lhs has dtype {aval_of(lhs).dtype.name} and rhs {aval_of(rhs).dtype.name}; convert one of them, "
+            f"conv: lhs has dtype {left.dtype.name} and rhs {right.dtype.name}; convert one of them, "
             "or say preferred_element_type"
         )
-    rank = len(shape_of(lhs)) - 2
+    rank = left.ndim - 2
     strides = per_axis("window_strides", window_strides, rank)
     stretch, spread = per_axis("lhs_dilation", lhs_dilation, rank), per_axis("rhs_dilation", rhs_dilation, rank)
     x = transpose(lhs, [numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1]])  # (N, *S, C)
@@ -206,7 +216,9 @@ def conv_general_dilated(
 
 def _check_groups(x: Ints, w: Ints, features: Any, batches: Any) -> None:
     for name, count in (("feature_group_count", features), ("batch_group_count", batches)):
-        if operator.index(count) < 1:
+        if not isinstance(count, (int, np.integer)):
+            raise TypeError(f"conv: {name} must be an integer, found {count!r}")
+        if count < 1:
             raise ValueError(f"conv: {name} must be positive, found {count}")
     if features > 1 and batches > 1:
         raise ValueError(

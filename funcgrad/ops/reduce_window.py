@@ -93,13 +93,28 @@ def reduce_window(
     base = _per_axis("base_dilation", base_dilation, rank)
     spread = _per_axis("window_dilation", window_dilation, rank)
     pads = _padding_of(padding, shape, window, strides, spread)
-    start = as_dtype(init_value, dtype)
+    if not callable(computation):
+        raise TypeError(f"reduce_window: computation must be a function of two values, found {computation!r}")
+    start = _start(init_value, dtype)
     monoid = _monoid(computation, dtype)
     params = {"window": window, "strides": strides, "padding": pads, "base_dilation": base, "window_dilation": spread}
     if monoid is not None:
         folded = _bind(MONOIDS[monoid], operand, params)
         return folded if _is_identity(init_value, monoid, dtype) else computation(start, folded)
     return _fold_arrays(operand, start, computation, **params)
+
+
+def _start(value: Any, dtype: np.dtype[Any]) -> Any:
+    """The first value of every fold, in the dtype of the operand: it must be one of its values."""
+    order = "biufc"
+    if order.index(aval_of(value).dtype.kind) > order.index(dtype.kind) and dtype.kind in "biu":
+        exact = not isinstance(value, Tracer) and np.isfinite(value) and dtype.type(value) == value
+        if not exact:
+            raise TypeError(
+                f"reduce_window: init_value {value!r} is no value of the operand's dtype {dtype.name}; a maximum of "
+                "integers begins with np.iinfo(dtype).min, a minimum with np.iinfo(dtype).max"
+            )
+    return as_dtype(value, dtype)
 
 
 def _fold_arrays(
@@ -124,8 +139,8 @@ def _fold_arrays(
 def _per_axis(name: str, values: Any, rank: int) -> tuple[int, ...]:
     try:
         return per_axis(name, values, rank)
-    except ValueError as error:
-        raise ValueError(f"reduce_window: {error}".replace("spatial axes", "axes")) from None
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"reduce_window: {error}".replace("spatial ax", "ax")) from None
 
 
 def _bind(primitive: Primitive, operand: Any, params: dict[str, Any]) -> Any:

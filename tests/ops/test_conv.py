@@ -306,6 +306,11 @@ ERRORS: dict[str, tuple[Any, Any, dict[str, Any], type[Exception], str]] = {
     "length": ((1, 4, 4, 3), (2, 2, 3, 5), {"dimension_numbers": ("NHWC", "HIO", "NHWC")}, TypeError, "each of 4 axes"),
     "no strings": ((1, 4, 4, 3), (2, 2, 3, 5), {"dimension_numbers": "NHWC"}, TypeError, "three strings"),
     "strides": ((1, 4, 4, 3), (2, 2, 3, 5), {"window_strides": (1,)}, ValueError, "window_strides.*2 spatial axes"),
+    "no sequence": ((1, 4, 4, 3), (2, 2, 3, 5), {"window_strides": 1}, TypeError, "window_strides must be 2 integers"),
+    "fractional groups": (
+        (1, 4, 4, 3), (2, 2, 3, 5), {"feature_group_count": 1.0}, TypeError, "feature_group_count must be an integer",
+    ),
+    "no padding": ((1, 4, 4, 3), (2, 2, 3, 5), {"padding": None}, TypeError, "'SAME'.*pair"),
     "zero stride": ((1, 4, 4, 3), (2, 2, 3, 5), {"window_strides": (0, 1)}, ValueError, "must be positive"),
     "padding name": ((1, 4, 4, 3), (2, 2, 3, 5), {"padding": "FULL"}, ValueError, "'FULL'"),
     "padding pairs": ((1, 4, 4, 3), (2, 2, 3, 5), {"padding": [(1, 1)]}, ValueError, "pair"),

@@ -227,6 +227,28 @@ ERRORS: dict[str, tuple[Any, str]] = {
 }
 
 
+TYPE_ERRORS: dict[str, tuple[Any, str]] = {
+    "infinity of integers": (lambda: lax.reduce_window(np.arange(4), -np.inf, np.maximum, (2,)), "np.iinfo"),
+    "fraction": (lambda: lax.reduce_window(np.arange(4), 2.5, np.add, (2,)), "2.5 is no value"),
+    "no function": (lambda: lax.reduce_window(X, 0.0, "add", (2, 2)), "function of two values"),
+    "no window": (lambda: lax.reduce_window(X, 0.0, np.add, 2), "window_dimensions must be 2 integers"),
+    "fractional stride": (lambda: lax.reduce_window(X, 0.0, np.add, (2, 2), (1.0, 1)), "window_strides"),
+    "no padding": (lambda: lax.reduce_window(X, 0.0, np.add, (2, 2), (1, 1), None), "'SAME'.*pair"),
+}
+
+
+@pytest.mark.parametrize("name", TYPE_ERRORS)
+def test_type_errors(name: str) -> None:
+    call, words = TYPE_ERRORS[name]
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
+def test_a_whole_number_may_begin_a_fold_of_integers() -> None:
+    out = lax.reduce_window(np.arange(4), 2.0, np.add, (2,))
+    assert out.dtype == np.int64 and out.tolist() == [3, 5, 7]
+
+
 @pytest.mark.parametrize("name", ERRORS)
 def test_errors(name: str) -> None:
     call, words = ERRORS[name]
