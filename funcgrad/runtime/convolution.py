@@ -224,8 +224,8 @@ def conv_step(
         raise ValueError(f"conv_step: positions along {len(positions)} axes; at most four are walked")
     total = prod([n for n, _ in positions])
     columns = prod([n for n, _ in taps])
-    if max(total, columns, features, rhs_rows, out_rows) >= 2**31:
-        raise ValueError(f"conv_step: BLAS counts in 32 bits, which {total} positions of {columns} taps do not fit")
+    if max(tile, columns, features, rhs_rows, out_rows) >= 2**31:
+        raise ValueError(f"conv_step: BLAS counts in 32 bits, which {columns} taps and {features} features do not fit")
     parts = -(-total // span)
     tail = total % tile or tile
     tap_major = _prefers_taps(positions, taps)

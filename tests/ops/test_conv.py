@@ -168,13 +168,21 @@ def test_compiled_is_evaluated(name: str, dtype: Any, rng: np.random.Generator) 
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_no_python_and_no_matrix_of_all_patches(name: str, rng: np.random.Generator) -> None:
+def test_no_python(name: str, rng: np.random.Generator) -> None:
     x, w, conv = image_case(name, rng, np.float32)
     for fun in (conv, lambda x, w: fg.grad(lambda *a: np.sum(conv(*a) ** 2), argnums=(0, 1))(x, w)):
-        compiled = fg.jit(fun).trace(x, w).lower().compile()
-        assert "# host" not in compiled.as_text()
-        out = conv(x, w)
-        assert compiled.memory_analysis()["temporary_bytes"] <= 12 * (x.nbytes + w.nbytes + out.nbytes) + 20_000
+        assert "# host" not in fg.jit(fun).trace(x, w).lower().as_text()
+
+
+def test_no_matrix_of_all_patches(rng: np.random.Generator) -> None:
+    """Which would be 25 times as large as the image."""
+    x, w = rng.normal(size=(8, 32, 32, 16)), rng.normal(size=(5, 5, 16, 12))
+
+    def conv(x: Any, w: Any) -> Any:
+        return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    for fun in (conv, fg.grad(lambda *a: np.sum(conv(*a) ** 2), argnums=(0, 1))):
+        assert fg.jit(fun).trace(x, w).lower().compile().memory_analysis()["temporary_bytes"] < 5 * x.nbytes
 
 
 def test_bias_and_activation_cost_one_kernel(rng: np.random.Generator) -> None:

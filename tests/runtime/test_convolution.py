@@ -72,7 +72,7 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match="5 axes"):
         step_of(((2, 2),) * 5, ((2, 1),))
     with pytest.raises(ValueError, match="32 bits"):
-        step_of(((1 << 20, 1), (1 << 12, 1)), ((2, 1),))
+        step_of(((8, 1),), ((1 << 20, 1), (1 << 12, 1)))
 
 
 def test_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
