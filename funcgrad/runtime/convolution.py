@@ -25,6 +25,7 @@ import numpy as np
 
 from funcgrad.runtime.compile import compile_runtime_kernel
 from funcgrad.runtime.cython_api import cython_function
+from funcgrad.runtime.direct_convolution import block_of, direct_step
 from funcgrad.runtime.executor import Step
 from funcgrad.runtime.libraries import ENTER, GEMM_DTYPES, LEAVE, scalar_words, single_threaded
 
@@ -228,17 +229,24 @@ def conv_step(
         raise ValueError(f"conv_step: BLAS counts in 32 bits, which {columns} taps and {features} features do not fit")
     parts = -(-total // span)
     tail = total % tile or tile
-    tap_major = _prefers_taps(positions, taps)
+    walk = [(1, 0)] * (4 - len(positions)) + [(n, s * size) for n, s in positions]
+    block = None if contracts else block_of(dtype, total, columns, features)
+    tap_major = block is None and _prefers_taps(positions, taps)
     whole = not tap_major and bool(taps) and taps[-1][1] == 1
     table, run = _tap_table(taps[:-1] if whole else taps, size), taps[-1][0] if whole else 1
-    (_, s3), (e2, s2), (e1, s1), (e0, s0) = [(1, 0)] * (4 - len(positions)) + list(positions)
+    if block is not None:
+        operands = [(x.slot, x.offset, x.group_stride) for x in (lhs, rhs, out)]
+        return direct_step(
+            dtype, groups, walk, total, table, run, features, operands, rhs_rows * size, out_rows * size, tile, block
+        )
+    (_, s3), (e2, s2), (e1, s1), (e0, s0) = walk
     guard = single_threaded()
     words = {
         "parts": parts, "span": span, "total": total, "tile": tile, "guard": guard,
         "gemm": cython_function("cython_blas", GEMM_DTYPES[dtype.name] + "gemm"), **libc(),
         "scratch": tile * columns * size, "tap_major": int(tap_major), "runs": len(table), "run_bytes": run * size,
-        "row_bytes": columns * size, "size": size, "e0": e0, "e1": e1, "e2": e2, "s0": s0 * size, "s1": s1 * size,
-        "s2": s2 * size, "s3": s3 * size, "a_position": rhs_rows * size if contracts else 0,
+        "row_bytes": columns * size, "size": size, "e0": e0, "e1": e1, "e2": e2, "s0": s0, "s1": s1,
+        "s2": s2, "s3": s3, "a_position": rhs_rows * size if contracts else 0,
         "c_position": 0 if contracts else out_rows * size, "c_part": part_stride * size, "trans_a": ord("N"),
         "trans_b": ord("T" if contracts != tap_major else "N"), "m": features,
         "n": columns if contracts else tile, "n_last": columns if contracts else tail,

@@ -1,0 +1,154 @@
+"""Convolutions without BLAS: a block of results in registers, operands read where they lie.
+
+Where the CPU has registers of 512 bits, a block of ``rows`` positions times ``columns`` features fits into them, and
+the plain loop over taps, each a multiply-add of one element of the image with a row of the kernel, runs at what the
+multipliers give: 260 GFLOP/s of float32 on one thread of a Zen 5, where OpenBLAS gives 210 after patches have been
+gathered for it (and 120, where it takes the CPU for an older one). Nothing is gathered here.
+
+The text holds the sizes of the block, so that LLVM unrolls the loops over features and keeps the sums in registers. The
+last block of positions begins early enough to be whole: some results are computed twice, to the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from funcgrad.runtime.compile import compile_runtime_kernel
+from funcgrad.runtime.executor import Step
+from funcgrad.runtime.target import describe
+
+__all__ = ["block_of", "direct_step"]
+
+KINDS = {"float32": "f32", "float64": "f64"}
+REGISTER_BYTES = 64
+BLOCKS = ((4, 6), (2, 8), (1, 14))
+"""Registers of features and rows of positions in a block, the best first, by measurement."""
+KERNEL_BYTES = 1 << 20
+"""What the taps of one block of features may take: they are read again for each block of positions, out of the
+second-level cache."""
+WORTH_A_THREAD = 200_000
+"""Multiply-adds."""
+
+# words: slots of lhs, rhs, out | byte offsets | byte strides per group | ...
+_NAMES = (
+    "parts", "tile", "total", "runs", "run", "features", "kernel_row", "out_row", "e0", "e1", "e2", "s0", "s1", "s2",
+    "s3",
+)  # fmt: skip
+_AT = {name: 8 * (9 + i) for i, name in enumerate(_NAMES)}
+_TABLE = 8 * (9 + len(_NAMES))
+
+
+@cache
+def _wide() -> bool:
+    """Whether kernels are compiled for registers of 512 bits."""
+    return "-prefer-256-bit" in describe()[2]
+
+
+def block_of(dtype: np.dtype[Any], total: int, taps: int, features: int) -> tuple[int, int] | None:
+    """Rows and columns of the blocks for this convolution; None if it is better left to BLAS."""
+    if dtype.name not in KINDS or not _wide():
+        return None
+    for registers, rows in BLOCKS:
+        columns = registers * REGISTER_BYTES // dtype.itemsize
+        if features % columns == 0 and total >= rows and taps * columns * dtype.itemsize <= KERNEL_BYTES:
+            return rows, columns
+    return None
+
+
+def _source(kind: str, rows: int, columns: int) -> str:
+    size = 4 if kind == "f32" else 8
+    each = range(rows)
+
+    def lines(indent: int, *texts: str) -> str:
+        return "\n".join([" " * indent + text for text in texts])
+
+    return f"""
+def conv(slots, ints, lo, hi):
+    lhs = load(slots + 8 * load(ints)) + load(ints + 24)
+    rhs = load(slots + 8 * load(ints + 8)) + load(ints + 32)
+    out = load(slots + 8 * load(ints + 16)) + load(ints + 40)
+{lines(4, *[f"{name} = load(ints + {at})" for name, at in _AT.items()])}
+    places = stack({8 * rows})
+{lines(4, *[f"a{r} = stack({columns * size})" for r in each])}
+    for number in range(lo, hi):
+        group = number // parts
+        first = (number - group * parts) * tile
+        end = min_i64(first + tile, total)
+        base = lhs + group * load(ints + 48)
+        kernel = rhs + group * load(ints + 56)
+        results = out + group * load(ints + 64)
+        for begin in range(first, end, {rows}):
+            p = min_i64(begin, total - {rows})
+            rest = p // e0
+            i0 = p - rest * e0
+            i1 = rest % e1
+            rest = rest // e1
+            i2 = rest % e2
+            x = base + i0 * s0 + i1 * s1 + i2 * s2 + (rest // e2) * s3
+            for r in range({rows}):
+                store(places + 8 * r, x)
+                x += s0
+                i0 += 1
+                if i0 == e0:
+                    i0 = 0
+                    x += s1 - e0 * s0
+                    i1 += 1
+                    if i1 == e1:
+                        i1 = 0
+                        x += s2 - e1 * s1
+                        i2 += 1
+                        if i2 == e2:
+                            i2 = 0
+                            x += s3 - e2 * s2
+{lines(12, *[f"x{r} = load(places + {8 * r})" for r in each])}
+{lines(12, *[f"y{r} = results + (p + {r}) * out_row" for r in each])}
+            for f in range(0, features, {columns}):
+                row = kernel + f * {size}
+                for j in range({columns}):
+{lines(20, *[f"store_{kind}(a{r}, j, {3 + r}, {kind}(0.0))" for r in each])}
+                for t in range(runs):
+                    offset = load(ints + {_TABLE} + 8 * t)
+                    for c in range(run):
+{lines(24, *[f"v{r} = load_{kind}(x{r} + offset, c, 0)" for r in each])}
+                        for j in range({columns}):
+                            w = load_{kind}(row, j, 1)
+{lines(28, *[f"store_{kind}(a{r}, j, {3 + r}, fma_{kind}(v{r}, w, load_{kind}(a{r}, j, {3 + r})))" for r in each])}
+                        row += kernel_row
+                for j in range({columns}):
+{lines(20, *[f"store_{kind}(y{r}, f + j, 2, load_{kind}(a{r}, j, {3 + r}))" for r in each])}
+"""
+
+
+def direct_step(
+    dtype: np.dtype[Any], groups: int, walk: Sequence[tuple[int, int]], total: int, table: Sequence[int], run: int,
+    features: int, operands: Sequence[tuple[int, int, int]], kernel_row: int, out_row: int, tile: int,
+    block: tuple[int, int],
+) -> Step:  # fmt: skip
+    """The step that computes ``out[positions] = patches @ rhs``.
+
+    ``walk``: extents and byte strides of positions along exactly four axes, outermost first; ``table``: byte offsets of
+    runs of ``run`` adjacent taps; ``operands``: slot, byte offset and byte stride per group of ``lhs``, ``rhs`` and
+    the result; row strides in bytes; ``block`` from :func:`block_of`.
+    """
+    rows, columns = block
+    tile = -(-tile // rows) * rows
+    parts = -(-total // tile)
+    (_, s3), (e2, s2), (e1, s1), (e0, s0) = walk
+    words = {
+        "parts": parts, "tile": tile, "total": total, "runs": len(table), "run": run, "features": features,
+        "kernel_row": kernel_row, "out_row": out_row, "e0": e0, "e1": e1, "e2": e2, "s0": s0, "s1": s1, "s2": s2,
+        "s3": s3,
+    }  # fmt: skip
+    ints = [*[x[k] for k in range(3) for x in operands], *[words[name] for name in _NAMES], *table]
+    work = len(table) * run * features * tile
+    grain = max(1, WORTH_A_THREAD // work) if groups * parts > 1 else 0
+    return Step(_address(KINDS[dtype.name], rows, columns), ints, groups * parts, grain)
+
+
+@cache
+def _address(kind: str, rows: int, columns: int) -> int:
+    return compile_runtime_kernel(_source(kind, rows, columns), "conv").address
