@@ -25,7 +25,7 @@ import numpy as np
 
 from funcgrad.runtime.compile import compile_runtime_kernel
 from funcgrad.runtime.cython_api import cython_function
-from funcgrad.runtime.direct_convolution import block_of, direct_step
+from funcgrad.runtime.direct_convolution import block_of, contracting_step, direct_step
 from funcgrad.runtime.executor import Step
 from funcgrad.runtime.libraries import ENTER, GEMM_DTYPES, LEAVE, scalar_words, single_threaded
 
@@ -230,12 +230,17 @@ def conv_step(
     parts = -(-total // span)
     tail = total % tile or tile
     walk = [(1, 0)] * (4 - len(positions)) + [(n, s * size) for n, s in positions]
-    block = None if contracts else block_of(dtype, total, columns, features)
+    block = block_of(dtype, total, columns, features, contracts)
+    operands = [(x.slot, x.offset, x.group_stride) for x in (lhs, rhs, out)]
+    if block is not None and contracts:
+        return contracting_step(
+            dtype, groups, walk, total, _tap_table(taps, size), features, operands, rhs_rows * size, out_rows * size,
+            part_stride * size, span, block,
+        )  # fmt: skip
     tap_major = block is None and _prefers_taps(positions, taps)
     whole = not tap_major and bool(taps) and taps[-1][1] == 1
     table, run = _tap_table(taps[:-1] if whole else taps, size), taps[-1][0] if whole else 1
     if block is not None:
-        operands = [(x.slot, x.offset, x.group_stride) for x in (lhs, rhs, out)]
         return direct_step(
             dtype, groups, walk, total, table, run, features, operands, rhs_rows * size, out_rows * size, tile, block
         )

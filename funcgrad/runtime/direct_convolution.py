@@ -21,7 +21,7 @@ from funcgrad.runtime.compile import compile_runtime_kernel
 from funcgrad.runtime.executor import Step
 from funcgrad.runtime.target import describe
 
-__all__ = ["block_of", "direct_step"]
+__all__ = ["block_of", "contracting_step", "direct_step"]
 
 KINDS = {"float32": "f32", "float64": "f64"}
 REGISTER_BYTES = 64
@@ -30,6 +30,10 @@ BLOCKS = ((4, 6), (2, 8), (1, 14))
 KERNEL_BYTES = 1 << 20
 """What the taps of one block of features may take: they are read again for each block of positions, out of the
 second-level cache."""
+FEW_TAPS = 16
+"""Below so many, a block's sums are over before its addresses are worked out."""
+CONTRACTED_BYTES = 256 << 10
+"""What the rows of ``rhs`` may take that are contracted before the next tile of them: each block of taps reads them."""
 WORTH_A_THREAD = 200_000
 """Multiply-adds."""
 
@@ -37,6 +41,10 @@ WORTH_A_THREAD = 200_000
 _NAMES = (
     "parts", "tile", "total", "runs", "run", "features", "kernel_row", "out_row", "e0", "e1", "e2", "s0", "s1", "s2",
     "s3",
+)  # fmt: skip
+_CONTRACTING = (
+    "parts", "span", "tile", "total", "taps", "features", "rhs_row", "out_row", "out_part", "e0", "e1", "e2", "s0",
+    "s1", "s2", "s3",
 )  # fmt: skip
 _AT = {name: 8 * (9 + i) for i, name in enumerate(_NAMES)}
 _TABLE = 8 * (9 + len(_NAMES))
@@ -48,13 +56,16 @@ def _wide() -> bool:
     return "-prefer-256-bit" in describe()[2]
 
 
-def block_of(dtype: np.dtype[Any], total: int, taps: int, features: int) -> tuple[int, int] | None:
+def block_of(dtype: np.dtype[Any], total: int, taps: int, features: int, contracts: bool) -> tuple[int, int] | None:
     """Rows and columns of the blocks for this convolution; None if it is better left to BLAS."""
     if dtype.name not in KINDS or not _wide():
         return None
     for registers, rows in BLOCKS:
         columns = registers * REGISTER_BYTES // dtype.itemsize
-        if features % columns == 0 and total >= rows and taps * columns * dtype.itemsize <= KERNEL_BYTES:
+        if features % columns:
+            continue
+        fits = taps * columns * dtype.itemsize <= KERNEL_BYTES and taps >= FEW_TAPS and total >= rows
+        if taps >= rows if contracts else fits:
             return rows, columns
     return None
 
@@ -121,6 +132,115 @@ def conv(slots, ints, lo, hi):
                 for j in range({columns}):
 {lines(20, *[f"store_{kind}(y{r}, f + j, 2, load_{kind}(a{r}, j, {3 + r}))" for r in each])}
 """
+
+
+def _contracting_source(kind: str, rows: int, columns: int) -> str:
+    """A block is ``rows`` taps times ``columns`` features; the loop runs over positions. Taps of the last block that
+    the one before has done are not stored again."""
+    size = 4 if kind == "f32" else 8
+    each = range(rows)
+    table = 8 * (9 + len(_CONTRACTING))
+
+    def lines(indent: int, *texts: str) -> str:
+        return "\n".join([" " * indent + text for text in texts])
+
+    def stored(r: int) -> list[str]:
+        move = f"store_{kind}(y{r}, f + j, 2, load_{kind}(a{r}, j, {3 + r}))"
+        return [f"if done <= {r}:", f"    for j in range({columns}):", f"        {move}"]
+
+    return f"""
+def conv(slots, ints, lo, hi):
+    lhs = load(slots + 8 * load(ints)) + load(ints + 24)
+    rhs = load(slots + 8 * load(ints + 8)) + load(ints + 32)
+    out = load(slots + 8 * load(ints + 16)) + load(ints + 40)
+{lines(4, *[f"{name} = load(ints + {8 * (9 + i)})" for i, name in enumerate(_CONTRACTING)])}
+{lines(4, *[f"a{r} = stack({columns * size})" for r in each])}
+    for number in range(lo, hi):
+        group = number // parts
+        part = number - group * parts
+        first = part * span
+        end = min_i64(first + span, total)
+        matrix = rhs + group * load(ints + 56)
+        results = out + group * load(ints + 64) + part * out_part
+        start = first
+        while start < end:
+            count = min_i64(tile, end - start)
+            rest = start // e0
+            b0 = start - rest * e0
+            b1 = rest % e1
+            rest = rest // e1
+            b2 = rest % e2
+            begin = lhs + group * load(ints + 48) + b0 * s0 + b1 * s1 + b2 * s2 + (rest // e2) * s3
+            for block in range(0, taps, {rows}):
+                tap = min_i64(block, taps - {rows})
+                done = block - tap
+{lines(16, *[f"o{r} = load(ints + {table + 8 * r} + 8 * tap)" for r in each])}
+{lines(16, *[f"y{r} = results + (tap + {r}) * out_row" for r in each])}
+                for f in range(0, features, {columns}):
+                    if start > first:
+                        for j in range({columns}):
+{lines(28, *[f"store_{kind}(a{r}, j, {3 + r}, load_{kind}(y{r}, f + j, 2))" for r in each])}
+                    else:
+                        for j in range({columns}):
+{lines(28, *[f"store_{kind}(a{r}, j, {3 + r}, {kind}(0.0))" for r in each])}
+                    row = matrix + start * rhs_row + f * {size}
+                    x = begin
+                    i0 = b0
+                    i1 = b1
+                    i2 = b2
+                    left = count
+                    while left > 0:
+                        width = min_i64(left, e0 - i0)
+                        left -= width
+                        for c in range(width):
+{lines(28, *[f"v{r} = load_{kind}(x + o{r}, 0, 0)" for r in each])}
+                            for j in range({columns}):
+                                w = load_{kind}(row, j, 1)
+{lines(32, *[f"store_{kind}(a{r}, j, {3 + r}, fma_{kind}(v{r}, w, load_{kind}(a{r}, j, {3 + r})))" for r in each])}
+                            row += rhs_row
+                            x += s0
+                        i0 += width
+                        if i0 == e0:
+                            i0 = 0
+                            x += s1 - e0 * s0
+                            i1 += 1
+                            if i1 == e1:
+                                i1 = 0
+                                x += s2 - e1 * s1
+                                i2 += 1
+                                if i2 == e2:
+                                    i2 = 0
+                                    x += s3 - e2 * s2
+{lines(20, *[text for r in each for text in stored(r)])}
+            start += count
+"""
+
+
+def contracting_step(
+    dtype: np.dtype[Any], groups: int, walk: Sequence[tuple[int, int]], total: int, table: Sequence[int],
+    features: int, operands: Sequence[tuple[int, int, int]], rhs_row: int, out_row: int, out_part: int, span: int,
+    block: tuple[int, int],
+) -> Step:  # fmt: skip
+    """The step that computes, for each part of ``span`` positions, ``out = patches.T @ rhs[positions]``.
+
+    Operands as in :func:`direct_step`; ``table``: a byte offset for every tap.
+    """
+    parts = -(-total // span)
+    tile = max(64, min(1024, CONTRACTED_BYTES // (features * dtype.itemsize)))
+    (_, s3), (e2, s2), (e1, s1), (e0, s0) = walk
+    words = {
+        "parts": parts, "span": span, "tile": tile, "total": total, "taps": len(table), "features": features,
+        "rhs_row": rhs_row, "out_row": out_row, "out_part": out_part, "e0": e0, "e1": e1, "e2": e2, "s0": s0,
+        "s1": s1, "s2": s2, "s3": s3,
+    }  # fmt: skip
+    ints = [*[x[k] for k in range(3) for x in operands], *[words[name] for name in _CONTRACTING], *table]
+    grain = max(1, WORTH_A_THREAD // (len(table) * features * span)) if groups * parts > 1 else 0
+    return Step(_contracting_address(KINDS[dtype.name], *block), ints, groups * parts, grain)
+
+
+@cache
+def _contracting_address(kind: str, rows: int, columns: int) -> int:
+    return compile_runtime_kernel(_contracting_source(kind, rows, columns), "conv").address
 
 
 def direct_step(

@@ -24,6 +24,14 @@ ROWS: dict[str, tuple[Any, Any, int, int, int, int]] = {
     "one tap": (((11, 3),), (), 2, 3, 4, 4),
     "long runs": (((5, 7),), ((2, 9), (40, 1)), 1, 3, 2, 2),
     "several tiles to a part": (((40, 3),), ((5, 1),), 2, 4, 6, 18),
+    # features in whole registers: blocks in registers, with short last blocks of positions and taps, and several tiles
+    "registers": (((3, 60), (7, 12), (5, 3)), ((3, 12), (7, 1)), 1, 64, 30, 60),
+    "registers, two blocks": (((5, 20), (9, 2)), ((4, 20), (5, 1)), 2, 128, 16, 32),
+    "registers, half": (((5, 20), (9, 1)), ((3, 2), (3, 20), (2, 1)), 2, 96, 9, 27),
+    "registers, one": (((50, 3),), ((23, 2),), 3, 48, 20, 20),
+    "registers, exactly": (((14, 5),), ((2, 9), (14, 1)), 1, 16, 14, 14),
+    "registers, long": (((1500, 2),), ((17, 3),), 1, 16, 1500, 1500),
+    "registers, four axes": (((2, 90), (3, 30), (4, 7), (5, 1)), ((4, 90), (5, 2)), 1, 32, 16, 48),
 }
 
 
