@@ -1,12 +1,12 @@
 """Convolutions without BLAS: a block of results in registers, operands read where they lie.
 
 Where the CPU has registers of 512 bits, a block of ``rows`` positions times ``columns`` features fits into them, and
-the plain loop over taps, each a multiply-add of one element of the image with a row of the kernel, runs at what the
-multipliers give: 260 GFLOP/s of float32 on one thread of a Zen 5, where OpenBLAS gives 210 after patches have been
-gathered for it (and 120, where it takes the CPU for an older one). Nothing is gathered here.
+the plain loop over taps, each a multiply-add of one element of the image with a row of the kernel, runs at nearly what
+the multipliers give: 240 GFLOP/s of float32 on one thread of a Zen 5, where OpenBLAS gives 170 on patches that have to
+be gathered for it first (and 100, where it takes the CPU for an older one). Nothing is gathered here.
 
 The text holds the sizes of the block, so that LLVM unrolls the loops over features and keeps the sums in registers. The
-last block of positions begins early enough to be whole: some results are computed twice, to the same bits.
+last block begins early enough to be whole; what the one before has done is not stored again.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from funcgrad.runtime.compile import compile_runtime_kernel
 from funcgrad.runtime.executor import Step
 from funcgrad.runtime.target import describe
 
-__all__ = ["block_of", "contracting_step", "direct_step"]
+__all__ = ["block_of", "contracting_source", "contracting_step", "direct_source", "direct_step"]
 
 KINDS = {"float32": "f32", "float64": "f64"}
 REGISTER_BYTES = 64
 BLOCKS = ((4, 6), (2, 8), (1, 14))
 """Registers of features and rows of positions in a block, the best first, by measurement."""
-KERNEL_BYTES = 1 << 20
-"""What the taps of one block of features may take: they are read again for each block of positions, out of the
-second-level cache."""
+CHUNK_BYTES = 128 << 10
+"""What the taps of one block of features may take that are summed up before the next ones: each block of positions
+reads them, out of the second-level cache."""
+MOST_POSITIONS = 504
+"""Of a tile; a multiple of the rows of every block."""
 FEW_TAPS = 16
 """Below so many, a block's sums are over before its addresses are worked out."""
 CONTRACTED_BYTES = 256 << 10
@@ -39,8 +41,8 @@ WORTH_A_THREAD = 200_000
 
 # words: slots of lhs, rhs, out | byte offsets | byte strides per group | ...
 _NAMES = (
-    "parts", "tile", "total", "runs", "run", "features", "kernel_row", "out_row", "e0", "e1", "e2", "s0", "s1", "s2",
-    "s3",
+    "parts", "tile", "total", "runs", "run", "together", "features", "kernel_row", "out_row", "e0", "e1", "e2", "s0",
+    "s1", "s2", "s3",
 )  # fmt: skip
 _CONTRACTING = (
     "parts", "span", "tile", "total", "taps", "features", "rhs_row", "out_row", "out_part", "e0", "e1", "e2", "s0",
@@ -64,13 +66,19 @@ def block_of(dtype: np.dtype[Any], total: int, taps: int, features: int, contrac
         columns = registers * REGISTER_BYTES // dtype.itemsize
         if features % columns:
             continue
-        fits = taps * columns * dtype.itemsize <= KERNEL_BYTES and taps >= FEW_TAPS and total >= rows
-        if taps >= rows if contracts else fits:
+        if taps >= rows if contracts else total >= rows and taps >= FEW_TAPS:
             return rows, columns
     return None
 
 
-def _source(kind: str, rows: int, columns: int) -> str:
+def _stored(kind: str, r: int, columns: int) -> list[str]:
+    """Row ``r`` of a block into the result, unless the block before has done it."""
+    move = f"store_{kind}(y{r}, f + j, 2, load_{kind}(a{r}, j, {3 + r}))"
+    return [f"if done <= {r}:", f"    for j in range({columns}):", f"        {move}"]
+
+
+def direct_source(kind: str, rows: int, columns: int) -> str:
+    """A block is ``rows`` positions times ``columns`` features; the loop runs over taps."""
     size = 4 if kind == "f32" else 8
     each = range(rows)
 
@@ -83,7 +91,7 @@ def conv(slots, ints, lo, hi):
     rhs = load(slots + 8 * load(ints + 8)) + load(ints + 32)
     out = load(slots + 8 * load(ints + 16)) + load(ints + 40)
 {lines(4, *[f"{name} = load(ints + {at})" for name, at in _AT.items()])}
-    places = stack({8 * rows})
+    places = stack({8 * MOST_POSITIONS})
 {lines(4, *[f"a{r} = stack({columns * size})" for r in each])}
     for number in range(lo, hi):
         group = number // parts
@@ -92,6 +100,7 @@ def conv(slots, ints, lo, hi):
         base = lhs + group * load(ints + 48)
         kernel = rhs + group * load(ints + 56)
         results = out + group * load(ints + 64)
+        place = places
         for begin in range(first, end, {rows}):
             p = min_i64(begin, total - {rows})
             rest = p // e0
@@ -101,7 +110,8 @@ def conv(slots, ints, lo, hi):
             i2 = rest % e2
             x = base + i0 * s0 + i1 * s1 + i2 * s2 + (rest // e2) * s3
             for r in range({rows}):
-                store(places + 8 * r, x)
+                store(place, x)
+                place += 8
                 x += s0
                 i0 += 1
                 if i0 == e0:
@@ -115,26 +125,38 @@ def conv(slots, ints, lo, hi):
                         if i2 == e2:
                             i2 = 0
                             x += s3 - e2 * s2
-{lines(12, *[f"x{r} = load(places + {8 * r})" for r in each])}
-{lines(12, *[f"y{r} = results + (p + {r}) * out_row" for r in each])}
-            for f in range(0, features, {columns}):
-                row = kernel + f * {size}
-                for j in range({columns}):
-{lines(20, *[f"store_{kind}(a{r}, j, {3 + r}, {kind}(0.0))" for r in each])}
-                for t in range(runs):
-                    offset = load(ints + {_TABLE} + 8 * t)
-                    for c in range(run):
-{lines(24, *[f"v{r} = load_{kind}(x{r} + offset, c, 0)" for r in each])}
+        for f in range(0, features, {columns}):
+            chunk = 0
+            while chunk < runs:
+                last = min_i64(chunk + together, runs)
+                place = places
+                for begin in range(first, end, {rows}):
+                    p = min_i64(begin, total - {rows})
+                    done = begin - p
+{lines(20, *[f"x{r} = load(place + {8 * r})" for r in each])}
+{lines(20, *[f"y{r} = results + (p + {r}) * out_row" for r in each])}
+                    place += {8 * rows}
+                    if chunk > 0:
                         for j in range({columns}):
-                            w = load_{kind}(row, j, 1)
-{lines(28, *[f"store_{kind}(a{r}, j, {3 + r}, fma_{kind}(v{r}, w, load_{kind}(a{r}, j, {3 + r})))" for r in each])}
-                        row += kernel_row
-                for j in range({columns}):
-{lines(20, *[f"store_{kind}(y{r}, f + j, 2, load_{kind}(a{r}, j, {3 + r}))" for r in each])}
+{lines(28, *[f"store_{kind}(a{r}, j, {3 + r}, load_{kind}(y{r}, f + j, 2))" for r in each])}
+                    else:
+                        for j in range({columns}):
+{lines(28, *[f"store_{kind}(a{r}, j, {3 + r}, {kind}(0.0))" for r in each])}
+                    row = kernel + f * {size} + chunk * run * kernel_row
+                    for t in range(chunk, last):
+                        offset = load(ints + {_TABLE} + 8 * t)
+                        for c in range(run):
+{lines(28, *[f"v{r} = load_{kind}(x{r} + offset, c, 0)" for r in each])}
+                            for j in range({columns}):
+                                w = load_{kind}(row, j, 1)
+{lines(32, *[f"store_{kind}(a{r}, j, {3 + r}, fma_{kind}(v{r}, w, load_{kind}(a{r}, j, {3 + r})))" for r in each])}
+                            row += kernel_row
+{lines(20, *[text for r in each for text in _stored(kind, r, columns)])}
+                chunk = last
 """
 
 
-def _contracting_source(kind: str, rows: int, columns: int) -> str:
+def contracting_source(kind: str, rows: int, columns: int) -> str:
     """A block is ``rows`` taps times ``columns`` features; the loop runs over positions. Taps of the last block that
     the one before has done are not stored again."""
     size = 4 if kind == "f32" else 8
@@ -143,10 +165,6 @@ def _contracting_source(kind: str, rows: int, columns: int) -> str:
 
     def lines(indent: int, *texts: str) -> str:
         return "\n".join([" " * indent + text for text in texts])
-
-    def stored(r: int) -> list[str]:
-        move = f"store_{kind}(y{r}, f + j, 2, load_{kind}(a{r}, j, {3 + r}))"
-        return [f"if done <= {r}:", f"    for j in range({columns}):", f"        {move}"]
 
     return f"""
 def conv(slots, ints, lo, hi):
@@ -211,7 +229,7 @@ def conv(slots, ints, lo, hi):
                                 if i2 == e2:
                                     i2 = 0
                                     x += s3 - e2 * s2
-{lines(20, *[text for r in each for text in stored(r)])}
+{lines(20, *[text for r in each for text in _stored(kind, r, columns)])}
             start += count
 """
 
@@ -240,7 +258,7 @@ def contracting_step(
 
 @cache
 def _contracting_address(kind: str, rows: int, columns: int) -> int:
-    return compile_runtime_kernel(_contracting_source(kind, rows, columns), "conv").address
+    return compile_runtime_kernel(contracting_source(kind, rows, columns), "conv").address
 
 
 def direct_step(
@@ -255,11 +273,16 @@ def direct_step(
     the result; row strides in bytes; ``block`` from :func:`block_of`.
     """
     rows, columns = block
-    tile = -(-tile // rows) * rows
+    tile = min(MOST_POSITIONS, -(-tile // rows) * rows)
+    row_bytes = columns * dtype.itemsize
+    piece = max([n for n in range(1, run + 1) if run % n == 0 and n * row_bytes <= CHUNK_BYTES])
+    table = [at + k * dtype.itemsize for at in table for k in range(0, run, piece)]
+    run, together = piece, max(1, CHUNK_BYTES // (piece * row_bytes))
     parts = -(-total // tile)
     (_, s3), (e2, s2), (e1, s1), (e0, s0) = walk
     words = {
-        "parts": parts, "tile": tile, "total": total, "runs": len(table), "run": run, "features": features,
+        "parts": parts, "tile": tile, "total": total, "runs": len(table), "run": run, "together": together,
+        "features": features,
         "kernel_row": kernel_row, "out_row": out_row, "e0": e0, "e1": e1, "e2": e2, "s0": s0, "s1": s1, "s2": s2,
         "s3": s3,
     }  # fmt: skip
@@ -271,4 +294,4 @@ def direct_step(
 
 @cache
 def _address(kind: str, rows: int, columns: int) -> int:
-    return compile_runtime_kernel(_source(kind, rows, columns), "conv").address
+    return compile_runtime_kernel(direct_source(kind, rows, columns), "conv").address

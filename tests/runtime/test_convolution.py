@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from funcgrad.runtime import convolution
+from funcgrad.runtime import convolution, direct_convolution
+from funcgrad.runtime.compile import compile_runtime_kernel
 from funcgrad.runtime.convolution import Place, conv_step
 from funcgrad.runtime.executor import Program
 
@@ -67,6 +68,25 @@ def test_against_indexing(name: str, contracts: bool, dtype: Any, rng: np.random
     Program([step], 2, 1)([x, w], [out])
     found = out.sum(0) if contracts else out
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12 if size // (1 + (x.dtype.kind == "c")) == 8 else 2e-4)
+
+
+@pytest.mark.parametrize(("features", "registers", "rows"), [(64, 4, 6), (32, 2, 8), (16, 1, 14)])
+@pytest.mark.parametrize("contracts", [False, True])
+def test_sums_stay_in_registers(contracts: bool, features: int, registers: int, rows: int) -> None:
+    """One multiply-add per register of the block, and none besides: nothing was split or done twice."""
+    block = direct_convolution.block_of(np.dtype(np.float32), 100, 27, features, contracts)
+    if block is None:
+        pytest.skip("this CPU has no registers of 512 bits")
+    assert block == (rows, 16 * registers)
+    source = direct_convolution.contracting_source if contracts else direct_convolution.direct_source
+    assembly = compile_runtime_kernel(source("f32", *block), "conv").assembly()
+    assert assembly.count("vfmadd") == registers * rows
+
+
+@pytest.mark.parametrize(("features", "taps"), [(24, 27), (3, 27), (64, 9)])
+def test_what_blas_does_better(features: int, taps: int) -> None:
+    assert direct_convolution.block_of(np.dtype(np.float32), 1000, taps, features, False) is None
+    assert direct_convolution.block_of(np.dtype(np.complex64), 1000, 27, 64, False) is None
 
 
 def step_of(positions: Any, taps: Any, features: int = 2) -> Any:
