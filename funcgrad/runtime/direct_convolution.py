@@ -32,6 +32,8 @@ CHUNK_BYTES = 128 << 10
 reads them, out of the second-level cache."""
 MOST_POSITIONS = 504
 """Of a tile; a multiple of the rows of every block."""
+LEAST_ROWS = 4
+"""Below so many, a multiply-add waits for the one before it."""
 FEW_TAPS = 16
 """Below so many, a block's sums are over before its addresses are worked out."""
 CONTRACTED_BYTES = 256 << 10
@@ -66,9 +68,18 @@ def block_of(dtype: np.dtype[Any], total: int, taps: int, features: int, contrac
         columns = registers * REGISTER_BYTES // dtype.itemsize
         if features % columns:
             continue
-        if taps >= rows if contracts else total >= rows and taps >= FEW_TAPS:
+        if contracts and taps >= LEAST_ROWS:
+            return _fitting(rows, taps), columns
+        if not contracts and total >= rows and taps >= FEW_TAPS:
             return rows, columns
     return None
+
+
+def _fitting(rows: int, taps: int) -> int:
+    """At most ``rows``, fewer where the last block of taps would repeat more than an eighth of them."""
+    if 8 * (-(-taps // rows) * rows) <= 9 * taps:
+        return rows
+    return min(range(min(rows, taps), LEAST_ROWS - 1, -1), key=lambda n: -(-taps // n) * n)
 
 
 def _stored(kind: str, r: int, columns: int) -> list[str]:

@@ -74,7 +74,7 @@ def test_against_indexing(name: str, contracts: bool, dtype: Any, rng: np.random
 @pytest.mark.parametrize("contracts", [False, True])
 def test_sums_stay_in_registers(contracts: bool, features: int, registers: int, rows: int) -> None:
     """One multiply-add per register of the block, and none besides: nothing was split or done twice."""
-    block = direct_convolution.block_of(np.dtype(np.float32), 100, 27, features, contracts)
+    block = direct_convolution.block_of(np.dtype(np.float32), 100, 24 * 7, features, contracts)
     if block is None:
         pytest.skip("this CPU has no registers of 512 bits")
     assert block == (rows, 16 * registers)
@@ -87,6 +87,12 @@ def test_sums_stay_in_registers(contracts: bool, features: int, registers: int, 
 def test_what_blas_does_better(features: int, taps: int) -> None:
     assert direct_convolution.block_of(np.dtype(np.float32), 1000, taps, features, False) is None
     assert direct_convolution.block_of(np.dtype(np.complex64), 1000, 27, 64, False) is None
+
+
+@pytest.mark.parametrize(("taps", "rows"), [(9, 9), (27, 14), (5, 5), (28, 14), (29, 10), (100, 14)])
+def test_blocks_fit_the_taps(taps: int, rows: int) -> None:
+    block = direct_convolution.block_of(np.dtype(np.float32), 1000, taps, 16, True)
+    assert block is None or block == (rows, 16)
 
 
 def step_of(positions: Any, taps: Any, features: int = 2) -> Any:
