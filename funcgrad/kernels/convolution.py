@@ -2,8 +2,8 @@
 
 ``out[g, m, o] = sum over x of lhs[g, m + x] * rhs[g, x, o]``, where ``m`` runs over images and results, ``x`` over the
 elements of the kernel and channels, and ``m + x`` stands for a walk that is affine in both. One of the two index sets
-gives the *positions*, the other one the *taps*: a position sees one element of ``lhs`` per tap. The runtime gathers
-some positions at a time into a small matrix (``runtime.convolution``) and multiplies:
+gives the *positions*, the other one the *taps*: a position sees one element of ``lhs`` per tap. The runtime takes
+some positions at a time (``runtime.convolution``) and multiplies:
 
 * positions are results (the convolution itself): ``out[positions] = patches @ rhs``;
 * positions are contracted (the gradient of the kernel, which runs over all images and places, where these are many):

@@ -1,13 +1,14 @@
-"""Convolutions on BLAS: a few positions' patches at a time, gathered into a small matrix and multiplied at once.
+"""Convolutions as steps of a program: in registers where that can be done (``direct_convolution``), else on BLAS.
 
-A matrix of all patches would be as many times larger than the image as the kernel has elements: most of the time would
-go into memory. A tile of it stays in the cache, costs a few per cent of the product, and needs no arrangement of the
-user's array: what a position sees is a table of offsets (``runs`` of adjacent elements), and positions are walked
-along up to four axes with any strides.
+On BLAS, a few positions' patches at a time are gathered into a small matrix and multiplied at once. A matrix of all
+patches would be as many times larger than the image as the kernel has elements: most of the time would go into memory.
+A tile of it stays in the cache, costs a few per cent of the product, and needs no arrangement of the user's array: what
+a position sees is a table of offsets (``runs`` of adjacent elements), and positions are walked along up to four axes
+with any strides.
 
 One adapter kernel with the uniform ABI does both products of ``kernels.convolution``. Its parallel axis counts the
-*parts* of all groups: tiles where positions are rows of the result, blocks of tiles, each with a partial result of its
-own, where they are contracted. Both follow from the shape alone, so a result has the same bits for any number of
+*parts* of all groups: tiles where positions are rows of the result, stretches of tiles, each with a partial result of
+its own, where they are contracted. Both follow from the shape alone, so a result has the same bits for any number of
 threads.
 """
 
