@@ -26,10 +26,20 @@ from .ops import dynamic as _dynamic
 from .ops import elementwise as ew
 from .ops import transcendental as tr
 from .ops.collective import axis_index, axis_size
+from .ops.conv_dims import (
+    ConvDimensionNumbers,
+    conv_dimension_numbers,
+    conv_general_dilated,
+    conv_transpose,
+    conv_with_general_padding,
+    padtype_to_pads,
+)
+from .ops.conv_dims import conv_plain as conv
 from .ops.cumulative import cumlogsumexp, cummax, cummin, cumprod, cumsum
 from .ops.fourier import FftType, fft
 from .ops.promotion import as_dtype
 from .ops.reduce import reduce_and, reduce_max, reduce_min, reduce_or, reduce_prod
+from .ops.reduce_window import reduce_window, select_and_gather_add, select_and_scatter_add
 from .ops.shape import concatenate, pad, rev, slice_in_dim, split
 from .ops.shape import strided_slice as slice
 from .ops.sort import sort as _sort
@@ -40,18 +50,20 @@ from .ops.structural import broadcast_to as _broadcast_to
 from .ops.structural import expand_dims as _expand_dims
 
 __all__ = [
-    "FftType", "abs", "acos", "acosh", "add", "all_gather", "all_to_all", "argmax", "argmin", "asin", "asinh",
-    "associative_scan", "atan", "atan2", "atanh", "axis_index", "axis_size", "batch_matmul", "bitwise_and",
-    "bitwise_not", "bitwise_or", "bitwise_xor", "broadcast", "broadcast_in_dim", "broadcast_shapes", "broadcasted_iota",
-    "cbrt", "ceil", "clamp", "collapse", "complex", "concatenate", "cond", "conj", "convert_element_type", "cos",
-    "cosh", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum", "digamma", "div", "dot", "dot_general",
-    "dynamic_index_in_dim", "dynamic_slice", "dynamic_slice_in_dim", "dynamic_update_index_in_dim",
-    "dynamic_update_slice", "dynamic_update_slice_in_dim", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expand_dims",
-    "expm1", "fft", "floor", "fori_loop", "full", "full_like", "ge", "gt", "imag", "index_in_dim", "integer_pow",
-    "iota", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "map", "max", "min", "mul", "ne", "neg",
-    "nextafter", "pad", "pmax", "pmean", "pmin", "polygamma", "population_count", "pow", "ppermute", "pshuffle", "psum",
-    "pswapaxes", "real", "reciprocal", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod",
-    "reduce_sum", "rem", "reshape", "rev", "round", "rsqrt", "scan", "select", "select_n", "shift_left",
+    "ConvDimensionNumbers", "FftType", "abs", "acos", "acosh", "add", "all_gather", "all_to_all", "argmax", "argmin",
+    "asin", "asinh", "associative_scan", "atan", "atan2", "atanh", "axis_index", "axis_size", "batch_matmul",
+    "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "broadcast", "broadcast_in_dim", "broadcast_shapes",
+    "broadcasted_iota", "cbrt", "ceil", "clamp", "collapse", "complex", "concatenate", "cond", "conj", "conv",
+    "conv_dimension_numbers", "conv_general_dilated", "conv_transpose", "conv_with_general_padding",
+    "convert_element_type", "cos", "cosh", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum", "digamma", "div",
+    "dot", "dot_general", "dynamic_index_in_dim", "dynamic_slice", "dynamic_slice_in_dim",
+    "dynamic_update_index_in_dim", "dynamic_update_slice", "dynamic_update_slice_in_dim", "eq", "erf", "erf_inv",
+    "erfc", "exp", "exp2", "expand_dims", "expm1", "fft", "floor", "fori_loop", "full", "full_like", "ge", "gt", "imag",
+    "index_in_dim", "integer_pow", "iota", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "map", "max",
+    "min", "mul", "ne", "neg", "nextafter", "pad", "padtype_to_pads", "pmax", "pmean", "pmin", "polygamma",
+    "population_count", "pow", "ppermute", "pshuffle", "psum", "pswapaxes", "real", "reciprocal", "reduce_and",
+    "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "reduce_window", "rem", "reshape", "rev",
+    "round", "rsqrt", "scan", "select", "select_and_gather_add", "select_and_scatter_add", "select_n", "shift_left",
     "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "slice", "slice_in_dim", "sort",
     "sort_key_val", "split", "sqrt", "square", "squeeze", "stop_gradient", "sub", "switch", "tan", "tanh", "top_k",
     "transpose", "while_loop",

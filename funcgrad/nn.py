@@ -1,4 +1,5 @@
-"""Activations, the softmax family and losses, named and defined as in ``jax.nn`` (losses as in optax).
+"""Activations, the softmax family and losses, named and defined as in ``jax.nn`` (losses as in optax; pooling as in
+flax).
 
 >>> relu(np.array([-1.0, 0.0, 2.0]))
 array([0., 0., 2.])
@@ -20,15 +21,16 @@ from .ops import transcendental as tr
 from .ops.promotion import as_dtype
 from .ops.stop import stop_gradient
 from .ops.structural import shape_of
+from .pooling import avg_pool, max_pool, min_pool, pool
 from .util import canonicalize_axes, canonicalize_axis
 from .util import prod as int_prod
 
 __all__ = [
-    "celu", "elu", "gelu", "glu", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "identity", "leaky_relu",
-    "log1mexp", "log_sigmoid", "log_softmax", "logmeanexp", "logsumexp", "mish", "one_hot", "relu", "relu6", "selu",
-    "sigmoid", "sigmoid_binary_cross_entropy", "silu", "soft_sign", "softmax", "softmax_cross_entropy",
-    "softmax_cross_entropy_with_integer_labels", "softplus", "sparse_plus", "sparse_sigmoid", "squareplus",
-    "standardize", "swish", "tanh",
+    "avg_pool", "celu", "elu", "gelu", "glu", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "identity",
+    "leaky_relu", "log1mexp", "log_sigmoid", "log_softmax", "logmeanexp", "logsumexp", "max_pool", "min_pool",
+    "mish", "one_hot", "pool", "relu", "relu6", "selu", "sigmoid", "sigmoid_binary_cross_entropy", "silu",
+    "soft_sign", "softmax", "softmax_cross_entropy", "softmax_cross_entropy_with_integer_labels", "softplus",
+    "sparse_plus", "sparse_sigmoid", "squareplus", "standardize", "swish", "tanh",
 ]  # fmt: skip
 
 del _attach_numpy

@@ -9,7 +9,9 @@ from ..codegen.cpu import kernel_source
 from ..codegen.registers import register_loop
 from ..codegen.scalar import native
 from ..core.jaxpr import ClosedJaxpr
+from ..core.lowering import Convolve
 from ..kernels.assemble import Launch
+from ..kernels.convolution import convolve
 from ..kernels.fuse import Refusal, form_groups
 from ..kernels.graph import Call, Graph, build_graph
 from ..kernels.ir import Kernel, check_kernel
@@ -19,6 +21,9 @@ from ..kernels.plan import MemoryPlan, make_plan
 from ..kernels.rules import RULES
 
 __all__ = ["Lowered", "Stages", "build", "lower_jaxpr"]
+
+
+_RULES = {**RULES, Convolve: convolve}
 
 
 class _Cpu:
@@ -119,7 +124,7 @@ class Lowered:
 
 def build(closed: ClosedJaxpr, refusals: list[Refusal] | None = None) -> tuple[Graph, list[Launch | Call]]:
     """The steps of a program. ``refusals`` collects what fusion decided against; it decides the same each time."""
-    graph = build_graph(closed, RULES, _Cpu())
+    graph = build_graph(closed, _RULES, _Cpu())
     return graph, build_steps(graph, form_groups(graph, refusals))
 
 

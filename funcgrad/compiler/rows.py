@@ -10,10 +10,11 @@ import numpy as np
 from ..core.avals import ShapedArray
 from ..core.layout import Layout
 from ..kernels.assemble import Launch, const_bits
-from ..kernels.graph import Call, Ref
+from ..kernels.graph import Call, Ref, Value
 from ..kernels.nested import Control, Nested, Registers
 from ..kernels.plan import MemoryPlan
 from ..runtime.control import CarriedSlots, Inner, MovingSlot, branch_step, scan_step, sliced_step, while_step
+from ..runtime.convolution import Place, conv_step
 from ..runtime.executor import ARRAY, SCALAR, Program, Step
 from ..runtime.fourier import Pass, fft_step
 from ..runtime.host import Operand, host_step
@@ -63,6 +64,8 @@ def _row(stages: Stages, number: int, step: Launch | Call, addresses: Mapping[st
         return _registers_row(step, plan, addresses[stages.sources[number]])
     if step.kind == "gemm":
         return _gemm_row(step, plan)
+    if step.kind == "conv":
+        return _conv_row(step, plan)
     return _host_row(step, plan) if step.kind == "host" else _library_row(step, plan)
 
 
@@ -114,6 +117,21 @@ def _matrix(ref: Ref, plan: MemoryPlan, shape: tuple[int, int]) -> Matrix:
     size, layout = ref.value.dtype.itemsize, ref.layout
     step, down, right = (s * size for s in layout.strides)
     return Matrix(plan.slots[ref.value.index], shape, (down, right), layout.offset * size, step)
+
+
+def _conv_row(call: Call, plan: MemoryPlan) -> Step:
+    data, out = call.data, call.outputs[0]
+    size = out.dtype.itemsize
+
+    def place(value: Value, offset: int, stride: int) -> Place:
+        return Place(plan.slots[value.index], offset * size, stride * size)
+
+    left, right = (x.value for x in call.operands)
+    return conv_step(
+        out.dtype, data.groups, data.positions, data.taps, data.features, place(left, *data.lhs),
+        place(right, *data.rhs), place(out, *data.out), data.rhs_rows, data.out_rows, data.tile, data.span,
+        data.contracts, data.part_stride,
+    )  # fmt: skip
 
 
 def _library_row(call: Call, plan: MemoryPlan) -> Step:

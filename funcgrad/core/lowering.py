@@ -12,6 +12,7 @@ its name; a backend prints kernels and never sees a primitive. P primitives and 
 ``Generate``    elements from their own index: ``iota``
 ``Assemble``    pieces written into regions of a fresh array: concatenate, pad
 ``Contract``    ``dot_general`` by ``params["dimension_numbers"]``
+``Convolve``    ``conv``: something simpler, or patches times a kernel
 ``DynamicSlice``  a window at a computed start;  ``DynamicUpdate``  the same, written
 ``Gather``      read at computed indices;  ``Scatter``  write or accumulate at computed indices
 ``Scan`` ``While`` ``Branch``  loops and branches: programs inside the program, by their jaxprs in ``params``
@@ -35,6 +36,7 @@ __all__ = [
     "Branch",
     "Call",
     "Contract",
+    "Convolve",
     "Cumulate",
     "DynamicSlice",
     "DynamicUpdate",
@@ -116,6 +118,15 @@ class Contract:
 
 
 @dataclass(frozen=True)
+class Convolve:
+    """Operands ``(lhs, rhs)`` arranged as ``ops.conv`` says. ``simpler(*operand avals, **params)`` is a function of
+    tracers to be expanded instead, or None; ``pad(x, value, config)`` pads and dilates ``lhs``."""
+
+    simpler: Callable[..., Callable[..., Any] | None]
+    pad: Callable[..., Any]
+
+
+@dataclass(frozen=True)
 class DynamicSlice:
     """Operands ``(x, *starts)``; ``params["sizes"]``. Starts are clamped so that the window fits."""
 
@@ -193,6 +204,7 @@ Lowering = (
     | Branch
     | Call
     | Contract
+    | Convolve
     | Gather
     | Scatter
     | Inline

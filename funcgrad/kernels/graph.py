@@ -117,9 +117,9 @@ class Value:
 
 @dataclass(eq=False)
 class Call:
-    """A routine of the runtime: ``kind`` is ``gemm``, ``host``, ``scan``, ``while`` or ``branch``, which own programs
-    (``data`` is then a ``nested.Control``), or ``registers``, a loop that is one kernel (``nested.Registers``).
-    ``scratch`` is memory that it needs while it runs."""
+    """A routine of the runtime: ``kind`` is ``gemm``, ``conv``, ``host``, the name of a library's routine, ``scan``,
+    ``while`` or ``branch``, which own programs (``data`` is then a ``nested.Control``), or ``registers``, a loop that
+    is one kernel (``nested.Registers``). ``scratch`` is memory that it needs while it runs."""
 
     kind: str
     eqn: Eqn
@@ -259,6 +259,10 @@ class GraphBuilder:
         """``ref`` if it lies in memory row-major without gaps (it may begin anywhere), else a copy that does."""
         return ref if ref.layout.is_contiguous() and not ref.value.virtual else self.copy(ref)
 
+    def host(self, eqn: Eqn, refs: Sequence[Ref]) -> tuple[Ref, ...]:
+        """A step that runs the primitive's NumPy."""
+        return self.call("host", eqn, [self.contiguous(x) for x in refs])
+
     def fill(self, x: Any, aval: ShapedArray) -> Ref:
         return self.map("copy", [self.scalar(x, aval.dtype)], aval.dtype, aval.shape)
 
@@ -280,16 +284,20 @@ class GraphBuilder:
         return value
 
     def call(
-        self, kind: str, eqn: Eqn, operands: Sequence[Ref], data: Any = None, scratch: int = 0
+        self, kind: str, eqn: Eqn, operands: Sequence[Ref], data: Any = None,
+        shapes: Sequence[tuple[int, ...]] | None = None, scratch: int = 0,
     ) -> tuple[Ref, ...]:  # fmt: skip
-        """A routine on operands in memory; ``scratch``: the bytes it needs while it runs."""
+        """A step that gives the equation's results, in memory of ``shapes`` if that is not their own; ``scratch``: the
+        bytes it needs while it runs."""
+        if shapes is None:
+            shapes = [v.aval.shape for v in eqn.outvars]
         call = Call(kind, eqn, tuple(operands), tuple([x.layout.shape for x in operands]), data=data)
         for ref in operands:
             ref.value.uses += 1
         self.order.append(call)
         outs = []
-        for v in eqn.outvars:
-            value = Value("step", squeeze_shape(v.aval.shape), v.aval.dtype, self.count)
+        for v, shape in zip(eqn.outvars, shapes, strict=True):
+            value = Value("step", squeeze_shape(shape), v.aval.dtype, self.count)
             self.count += 1
             value.call = call
             value.eqn = eqn
@@ -298,7 +306,7 @@ class GraphBuilder:
         if scratch:
             call.scratch = Value("step", (scratch,), np.dtype(np.uint8), self.count)
             self.count += 1
-        return tuple([self.whole(x, v.aval.shape) for x, v in zip(outs, eqn.outvars, strict=True)])
+        return tuple([self.whole(x, shape) for x, shape in zip(outs, shapes, strict=True)])
 
 
 def squeeze_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -184,7 +184,7 @@ def lower_scan(b: GraphBuilder, eqn: Eqn, lower: Scan, refs: list[Ref]) -> tuple
         moving.append(Moving(len(operands) + k, -1 - k, last * step, -step if reverse else step))
     carried, scratch = _carried(body, closed, (n_consts, n_carry, n_consts), None, _place([body], False))
     b.flops += length * body.graph.flops
-    return b.call("scan", eqn, operands, Control([body], scratch, carried, moving, length), scratch)
+    return b.call("scan", eqn, operands, Control([body], scratch, carried, moving, length), scratch=scratch)
 
 
 def _sliceable(b: GraphBuilder, ref: Ref) -> Ref:
@@ -210,7 +210,8 @@ def _in_registers(
         if reverse:
             first, step = first + max(length - 1, 0) * step, -step
         places.append((k, first, step))
-    return b.call("registers", eqn, operands, Registers(loop, places, length), ALIGNMENT if loop.has_condition else 0)
+    scratch = ALIGNMENT if loop.has_condition else 0
+    return b.call("registers", eqn, operands, Registers(loop, places, length), scratch=scratch)
 
 
 def lower_while(b: GraphBuilder, eqn: Eqn, lower: While, refs: list[Ref]) -> tuple[Ref, ...]:
@@ -228,7 +229,7 @@ def lower_while(b: GraphBuilder, eqn: Eqn, lower: While, refs: list[Ref]) -> tup
     counts = (n_body, n_carry, n_cond + n_body)
     carried, scratch = _carried(body, closed, counts, n_cond, place + ALIGNMENT)
     control = Control([condition, body], scratch, carried, condition=place)
-    return b.call("while", eqn, [b.contiguous(x) for x in refs], control, scratch)
+    return b.call("while", eqn, [b.contiguous(x) for x in refs], control, scratch=scratch)
 
 
 def lower_branch(b: GraphBuilder, eqn: Eqn, lower: Branch, refs: list[Ref]) -> tuple[Ref, ...]:
@@ -237,8 +238,9 @@ def lower_branch(b: GraphBuilder, eqn: Eqn, lower: Branch, refs: list[Ref]) -> t
         index = b.map("convert", [index], INDEX, ())
     programs = [_nest(b, closed) for closed in eqn.params["branches"]]
     for p in programs:
-        inputs = len(p.graph.inputs)
-        p.fixed = [(k, 1 + k) for k in range(inputs)] + [(inputs + k, -1 - k) for k in range(len(p.graph.outputs))]
+        n = len(p.graph.inputs)
+        p.fixed = [(k, 1 + k) for k in range(n)] + [(n + k, -1 - k) for k in range(len(p.graph.outputs))]
     scratch = _place(programs, True)
     b.flops += max([p.graph.flops for p in programs])
-    return b.call("branch", eqn, [b.contiguous(x) for x in (index, *operands)], Control(programs, scratch), scratch)
+    inputs = [b.contiguous(x) for x in (index, *operands)]
+    return b.call("branch", eqn, inputs, Control(programs, scratch), scratch=scratch)

@@ -18,11 +18,12 @@ from ..core.layout import Layout
 from ..core.staging import stage
 from ..util import prod
 from .affine import Walk, compose
-from .graph import ALONE, INDEX, INLINED_KINDS, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
+from .graph import INDEX, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
+from .indexed_rules import dynamic_slice, dynamic_update, gather, scatter, window
 from .library_rules import library_step
 from .nested import lower_branch, lower_scan, lower_while
 
-__all__ = ["RULES", "identity_of"]
+__all__ = ["GEMM_DTYPES", "RULES", "identity_of", "inline", "reduce_values"]
 
 BLOCK = 8192
 """Elements that one block of a large reduction folds; results do not depend on who computes which block."""
@@ -57,7 +58,7 @@ def _scalar(b: GraphBuilder, eqn: Eqn, lower: L.Scalar, refs: list[Ref]) -> Ref:
         return refs[0]
     params = kept_params(lower.fn, eqn.params)
     if not b.native(lower.fn, tuple([x.value.dtype for x in refs]), aval.dtype, params):
-        return _host(b, eqn, lower, refs)[0]
+        return b.host(eqn, refs)[0]
     if lower.fn == "mul":  # gradients are full of multiplications by one
         for one, other in (refs, refs[::-1]):
             if one.value.kind == "const" and one.value.mode == 1:
@@ -156,7 +157,7 @@ def _reduce(b: GraphBuilder, eqn: Eqn, lower: L.Reduce, refs: list[Ref]) -> Ref:
     """Folds over complex extremes and the like, which have no scalar function, run in Python."""
     dtype = refs[0].value.dtype
     if not b.native(lower.monoid, (dtype, dtype), dtype, ()):
-        return _host(b, eqn, lower, refs)[0]
+        return b.host(eqn, refs)[0]
     return reduce_values(b, lower.monoid, refs[0], eqn.params["axes"], eqn.outvars[0].aval.shape)
 
 
@@ -171,7 +172,7 @@ def _arg_reduce(b: GraphBuilder, eqn: Eqn, lower: L.ArgReduce, refs: list[Ref]) 
     if shape[axis] == 1:
         return b.fill(0, aval)
     if ref.value.dtype.kind == "c":
-        return _host(b, eqn, lower, refs)[0]
+        return b.host(eqn, refs)[0]
     narrow = sum([n != 1 for n in shape[:axis]])
     source = Ref(ref.value, squeeze(ref.layout))
     rows, blocks = _blocks(source.layout.shape, [narrow])
@@ -183,7 +184,7 @@ def _arg_reduce(b: GraphBuilder, eqn: Eqn, lower: L.ArgReduce, refs: list[Ref]) 
         places = b.whole(_by_blocks(value, blocks, narrow, rows))
         best = b.whole(b.fold("argfold", lower.extreme, b.whole(extremes), [0], INDEX))
         kept = Layout(places.layout.shape[1:], places.layout.strides[1:])
-        value = _window(b, places, [(places.layout.strides[0], best)], kept.shape, kept).value
+        value = window(b, places, [(places.layout.strides[0], best)], kept.shape, kept).value
     ref = b.whole(value, aval.shape)
     return ref if aval.dtype == np.int64 else b.map("convert", [ref], aval.dtype, aval.shape)
 
@@ -194,7 +195,7 @@ def _cumulate(b: GraphBuilder, eqn: Eqn, lower: L.Cumulate, refs: list[Ref]) -> 
     if aval.size == 0 or aval.shape[axis] == 1:
         return ref
     if not b.native(lower.monoid, (aval.dtype, aval.dtype), aval.dtype, ()):
-        return _host(b, eqn, lower, refs)[0]
+        return b.host(eqn, refs)[0]
     layout = ref.layout.reverse([axis]) if backwards else ref.layout
     monoid = _BOOL_MONOIDS.get(lower.monoid, lower.monoid) if aval.dtype.kind == "b" else lower.monoid
     value = b.new("scan", squeeze_shape(aval.shape), aval.dtype, [Ref(ref.value, squeeze(layout))])
@@ -275,213 +276,6 @@ def _through(view: Layout, layout: Layout) -> Layout | None:
     return None if walk is None else Layout(view.shape, walk.strides, walk.offset)
 
 
-def _window(
-    b: GraphBuilder, source: Ref, places: Sequence[tuple[int, Ref]], shape: tuple[int, ...], fixed: Layout
-) -> Ref:
-    """Elements of ``source`` over ``shape``: ``fixed`` gives the regular part of the walk, ``places`` the strides of
-    the computed indices, each already in range."""
-    operands = [Ref(source.value, squeeze(fixed)), *[b.aligned(x, shape) for _, x in places]]
-    value = b.new("window", squeeze_shape(shape), source.value.dtype, operands)
-    value.mode = tuple([stride for stride, _ in places])
-    value.weight, value.heavy = 4, False
-    return b.whole(value, shape)
-
-
-def clamped(b: GraphBuilder, index: Ref, limit: int) -> Ref:
-    """An index as int64 within ``0..limit``."""
-    shape = index.layout.shape
-    if index.value.kind == "iota" and index.value.size <= limit + 1:
-        return index
-    if index.value.dtype != INDEX:
-        if index.value.dtype == np.uint64:
-            index = b.map("min", [index, b.scalar(limit, index.value.dtype)], index.value.dtype, shape)
-        index = b.map("convert", [index], INDEX, shape)
-    index = b.map("max", [index, b.scalar(0, INDEX)], INDEX, shape)
-    return b.map("min", [index, b.scalar(limit, INDEX)], INDEX, shape)
-
-
-def in_memory(b: GraphBuilder, ref: Ref) -> Ref:
-    """A ref whose value is certain to be stored: windows read memory."""
-    return b.copy(ref) if ref.value.virtual else ref
-
-
-def _dynamic_slice(b: GraphBuilder, eqn: Eqn, lower: L.DynamicSlice, refs: list[Ref]) -> Ref:
-    source, *starts = refs
-    source = in_memory(b, source)
-    aval, shape = eqn.outvars[0].aval, source.layout.shape
-    places = []
-    for n, m, stride, start in zip(shape, aval.shape, source.layout.strides, starts, strict=True):
-        if n != m:
-            places.append((stride, clamped(b, start, n - m)))
-    fixed = Layout(aval.shape, source.layout.strides, source.layout.offset)
-    if not places:
-        return Ref(source.value, fixed)
-    return _window(b, source, places, aval.shape, fixed)
-
-
-def _updated(b: GraphBuilder, eqn: Eqn, ref: Ref, shape: tuple[int, ...]) -> Value:
-    """An array that begins as a copy of ``ref``, to be written into. An array that was made for an update and is read
-    by nothing else goes on to be used."""
-    value, source = ref.value, eqn.invars[0]
-    unread = value.kind == "array" and value.uses == 0 and source in b.once
-    if unread and not ref.layout.offset and ref.layout.is_contiguous() and ref.layout.size == value.size:
-        b.order.remove(value)
-        return value
-    start = b.copy(ref).value
-    array = b.new("array", squeeze_shape(shape), value.dtype)
-    b.order.pop()
-    start.home = Ref(array, Layout.contiguous(array.shape))
-    start.mode = ALONE if value.kind in ("input", "step", "array") else 0
-    array.parts.append(start)
-    return array
-
-
-def _settled(b: GraphBuilder, ref: Ref, source: Ref) -> Ref:
-    """``ref``, put into memory if it is small and made of ``source``, which is about to be written over."""
-    if 2 * ref.layout.size > source.layout.size or not _made_of(ref.value, source.value, 24):
-        return ref
-    part = b.copy(ref).value
-    array = b.new("array", part.shape, part.dtype)
-    b.order.pop()
-    part.home, part.mode = Ref(array, Layout.contiguous(array.shape)), 0
-    array.parts.append(part)
-    b.order.append(array)
-    return b.whole(array, ref.layout.shape)
-
-
-def _made_of(value: Value, source: Value, steps: int) -> bool:
-    """Whether ``source`` would be read where ``value`` is used; after many steps, yes."""
-    if value is source or not steps:
-        return True
-    return value.kind in INLINED_KINDS and any([_made_of(x, source, steps - 1) for x, _ in value.operands])
-
-
-def put(
-    b: GraphBuilder, array: Value, update: Ref, fixed: Layout, places: Sequence[tuple[int, Ref]], combine: str,
-    guard: Ref | None, unique: bool,
-) -> None:  # fmt: skip
-    """Write ``update`` into ``array`` along the walk ``fixed`` plus computed ``places``."""
-    shape = update.layout.shape
-    operands = [b.aligned(update, shape), *[b.aligned(x, shape) for _, x in places]]
-    if guard is not None:
-        operands.append(b.aligned(guard, shape))
-    value = b.new("put", squeeze_shape(shape), array.dtype, operands)
-    value.fn = combine
-    value.mode = (tuple([s for s, _ in places]), guard is not None, unique)
-    value.home = Ref(array, squeeze(fixed))
-    array.parts.append(value)
-
-
-def _dynamic_update(b: GraphBuilder, eqn: Eqn, lower: L.DynamicUpdate, refs: list[Ref]) -> Ref:
-    source, update, *starts = refs
-    aval = eqn.outvars[0].aval
-    if update.layout.size == 0:
-        return source
-    update, *starts = [_settled(b, x, source) for x in (update, *starts)]
-    array = _updated(b, eqn, source, aval.shape)
-    whole = Layout.contiguous(aval.shape)
-    places = []
-    for n, m, stride, start in zip(aval.shape, update.layout.shape, whole.strides, starts, strict=True):
-        if n != m:
-            places.append((stride, clamped(b, start, n - m)))
-    put(b, array, update, Layout(update.layout.shape, whole.strides), places, "set", None, True)
-    b.order.append(array)
-    return b.whole(array, aval.shape)
-
-
-def _inside(b: GraphBuilder, index: Ref, extent: int) -> Ref:
-    """Whether an index is in ``0..extent - 1``, elementwise."""
-    shape, dtype = index.layout.shape, index.value.dtype
-    boolean = np.dtype(np.bool_)
-    if dtype.kind == "u":
-        top = min(extent - 1, int(np.iinfo(dtype).max))
-        return b.map("le", [index, b.scalar(top, dtype)], boolean, shape)
-    if dtype != INDEX:
-        index = b.map("convert", [index], INDEX, shape)
-    low = b.map("ge", [index, b.scalar(0, INDEX)], boolean, shape)
-    return b.map("and", [low, b.map("lt", [index, b.scalar(extent, INDEX)], boolean, shape)], boolean, shape)
-
-
-def _all_inside(b: GraphBuilder, indices: Sequence[Ref], extents: Sequence[int]) -> Ref:
-    inside = [_inside(b, x, n) for x, n in zip(indices, extents, strict=True)]
-    total = inside[0]
-    for x in inside[1:]:
-        total = b.map("and", [total, x], total.value.dtype, total.layout.shape)
-    return total
-
-
-def _spread(ref: Ref, shape: tuple[int, ...]) -> Ref:
-    """An index array laid over the leading axes of ``shape``."""
-    return Ref(ref.value, ref.layout.broadcast(shape, range(len(ref.layout.shape))))
-
-
-def _walk_over(indices: Sequence[Ref], layout: Layout, axes: Sequence[int], shape: tuple[int, ...]) -> Layout:
-    """The regular part of indexed access: the axes that are not indexed, behind those of the index arrays."""
-    rest = [layout.strides[a] for a in range(len(layout.shape)) if a not in axes]
-    leading = len(indices[0].layout.shape) if indices else 0
-    return Layout(shape, (*[0] * leading, *rest), layout.offset)
-
-
-def _gather(b: GraphBuilder, eqn: Eqn, lower: L.Gather, refs: list[Ref]) -> Ref:
-    source, *indices = refs
-    axes, mode, aval = eqn.params["axes"], eqn.params["mode"], eqn.outvars[0].aval
-    layout, dtype = source.layout, aval.dtype
-    missing = b.scalar(_missing(dtype) if mode == "fill" else dtype.type(0), dtype)
-    if aval.size == 0 or layout.size == 0:
-        return b.map("copy", [missing], dtype, aval.shape)
-    if not indices:
-        return source
-    source = in_memory(b, source)
-    layout = source.layout
-    places = [
-        (layout.strides[a], _spread(clamped(b, x, layout.shape[a] - 1), aval.shape))
-        for a, x in zip(axes, indices, strict=True)
-    ]
-    out = _window(b, source, places, aval.shape, _walk_over(indices, layout, axes, aval.shape))
-    if mode in ("fill", "zero"):
-        inside = _spread(_all_inside(b, indices, [layout.shape[a] for a in axes]), aval.shape)
-        out = b.map("select", [inside, out, missing], dtype, aval.shape)
-    return out
-
-
-def _missing(dtype: np.dtype[Any]) -> Any:
-    """What a read out of bounds gives: see ``ops.indexing``."""
-    if dtype.kind in "fc":
-        return dtype.type(np.nan)
-    if dtype.kind == "b":
-        return np.False_
-    limits = np.iinfo(dtype)
-    return dtype.type(limits.min if dtype.kind == "i" else limits.max)
-
-
-def _scatter(b: GraphBuilder, eqn: Eqn, lower: L.Scatter, refs: list[Ref]) -> Any:
-    source, update, *indices = refs
-    aval, axes, mode = eqn.outvars[0].aval, eqn.params["axes"], eqn.params["mode"]
-    if update.layout.size == 0 or aval.size == 0:
-        return source
-    dtype = aval.dtype
-    if lower.combine != "set" and not b.native(lower.combine, (dtype, dtype), dtype, ()):
-        return _host(b, eqn, lower, refs)[0]
-    update, *indices = [_settled(b, x, source) for x in (update, *indices)]
-    array = _updated(b, eqn, source, aval.shape)
-    whole = Layout.contiguous(aval.shape)
-    shape = update.layout.shape
-    if not indices:
-        put(b, array, update, whole, [], lower.combine, None, True)
-    else:
-        places = [
-            (whole.strides[a], _spread(clamped(b, x, aval.shape[a] - 1), shape))
-            for a, x in zip(axes, indices, strict=True)
-        ]
-        guard = None
-        if mode == "drop":
-            guard = _spread(_all_inside(b, indices, [aval.shape[a] for a in axes]), shape)
-        walk = _walk_over(indices, whole, axes, shape)
-        put(b, array, update, walk, places, lower.combine, guard, eqn.params["unique"])
-    b.order.append(array)
-    return b.whole(array, aval.shape)
-
-
 # contractions ---------------------------------------------------------------------------------------------------
 
 SMALL_PRODUCT = 2048
@@ -502,7 +296,7 @@ def _contract(b: GraphBuilder, eqn: Eqn, lower: L.Contract, refs: list[Ref]) -> 
         return b.fill(0, aval)
     b.flops += 2 * n_batch * m * n * k
     small = m == 1 or n == 1 or k == 1 or n_batch * m * n * k <= SMALL_PRODUCT
-    if small or aval.dtype.name not in _GEMM_DTYPES:
+    if small or aval.dtype.name not in GEMM_DTYPES:
         domain = (*batch, *rows, *columns, *inner)
         first = len(batch)
         x_axes = [*range(first), *range(first, first + len(rows)), *range(len(domain) - len(inner), len(domain))]
@@ -516,7 +310,7 @@ def _contract(b: GraphBuilder, eqn: Eqn, lower: L.Contract, refs: list[Ref]) -> 
     return b.call("gemm", eqn, [x, y], (n_batch, m, n, k))
 
 
-_GEMM_DTYPES = ("float32", "float64", "complex64", "complex128")
+GEMM_DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
 def _matrix(b: GraphBuilder, ref: Ref, permutation: Sequence[int], shape: tuple[int, int, int]) -> Ref:
@@ -533,13 +327,19 @@ def _matrix(b: GraphBuilder, ref: Ref, permutation: Sequence[int], shape: tuple[
 
 
 def _inline(b: GraphBuilder, eqn: Eqn, lower: L.Inline, refs: list[Ref]) -> tuple[Ref, ...]:
-    """Expand a function written with other primitives."""
+    return inline(b, str(eqn.primitive), partial(lower.fun, **eqn.params), [a.aval for a in eqn.invars], refs)
+
+
+def inline(
+    b: GraphBuilder, name: str, fun: Callable[..., Any], avals: Sequence[ShapedArray], refs: Sequence[Ref]
+) -> tuple[Ref, ...]:
+    """Expand a function of tracers, written with other primitives."""
 
     def flat(*args: Any) -> Sequence[Any]:
-        out = lower.fun(*args, **eqn.params)
+        out = fun(*args)
         return out if isinstance(out, (tuple, list)) else (out,)
 
-    closed = stage(flat, [a.aval for a in eqn.invars], str(eqn.primitive))
+    closed = stage(flat, avals, name)
     return tuple(b.run(closed.jaxpr, [*[constant(b, x) for x in closed.consts], *refs]))
 
 
@@ -551,13 +351,13 @@ def constant(b: GraphBuilder, x: Any) -> Ref:
     return b.whole(value, array.shape)
 
 
-def _host(b: GraphBuilder, eqn: Eqn, lower: Any, refs: list[Ref]) -> tuple[Ref, ...]:
-    return b.call("host", eqn, [b.contiguous(x) for x in refs])
+def _host(b: GraphBuilder, eqn: Eqn, lower: L.Host, refs: list[Ref]) -> tuple[Ref, ...]:
+    return b.host(eqn, refs)
 
 
 def _library(b: GraphBuilder, eqn: Eqn, lower: L.Library, refs: list[Ref]) -> Any:
     results = library_step(b, eqn, lower.routine, refs)
-    return _host(b, eqn, lower, refs) if results is None else results
+    return b.host(eqn, refs) if results is None else results
 
 
 RULES: dict[type, Callable[..., Any]] = {
@@ -568,10 +368,10 @@ RULES: dict[type, Callable[..., Any]] = {
     L.ArgReduce: _arg_reduce,
     L.Cumulate: _cumulate,
     L.Assemble: _assemble,
-    L.DynamicSlice: _dynamic_slice,
-    L.DynamicUpdate: _dynamic_update,
-    L.Gather: _gather,
-    L.Scatter: _scatter,
+    L.DynamicSlice: dynamic_slice,
+    L.DynamicUpdate: dynamic_update,
+    L.Gather: gather,
+    L.Scatter: scatter,
     L.Scan: lower_scan,
     L.While: lower_while,
     L.Branch: lower_branch,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core.avals import aval_of
+from ..ops.conv import conv
 from ..ops.promotion import as_dtype, promote_dtypes, result_type
 from ..ops.shape import rev, slice_in_dim
 from ..ops.structural import broadcast_to, reshape, shape_of
@@ -147,17 +148,16 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
 
 
 def _correlation(x: Any, kernel: Any, mode: str) -> Any:
-    """Products of all shifts: the kernel is the shorter operand, its elements few."""
+    """Sums of products over all shifts; the kernel is the shorter operand."""
     n, m = shape_of(x)[0], shape_of(kernel)[0]
-    padded = np.pad(x, m - 1)
-    windows = np.arange(n + m - 1)[:, None] + np.arange(m)
-    full = np.matmul(take(padded, windows), kernel)
-    if mode == "full":
-        return full
-    if mode == "valid":
-        return full[m - 1 : n]
-    start = (m - 1) // 2
-    return full[start : start + n]
+    before = {"full": m - 1, "same": m - 1 - (m - 1) // 2, "valid": 0}[mode]
+    after = {"full": m - 1, "same": (m - 1) // 2, "valid": 0}[mode]
+    dtype = aval_of(x).dtype
+    if dtype.kind == "b":
+        x, kernel = as_dtype(x, np.dtype(np.int64)), as_dtype(kernel, np.dtype(np.int64))
+    x, kernel = reshape(x, (1, 1, n, 1)), reshape(kernel, (1, m, 1, 1))
+    out = reshape(conv(x, kernel, (1,), ((before, after),), (1,), (1,)), (-1,))
+    return as_dtype(out, dtype)
 
 
 def _vectors(name: str, a: Any, v: Any, mode: Any) -> tuple[Any, Any]:

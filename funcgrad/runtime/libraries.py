@@ -15,7 +15,7 @@ them, each a BLAS call in one thread. Tiles follow from the shape alone, so a re
 number of threads. They are few, because BLAS repacks for each tile the operand that it shares with the others.
 
 OpenBLAS knows only one number of threads, for the whole process, and it is the user's: the adapter sets it to
-one while tiles run, and back when the last of them is done (`_single_threaded`). Where that cannot be done
+one while tiles run, and back when the last of them is done (`single_threaded`). Where that cannot be done
 (another BLAS, or OpenBLAS on OpenMP) a large product is one call on the calling thread, and BLAS spreads it.
 """
 
@@ -33,7 +33,7 @@ from funcgrad.runtime.compile import compile_runtime
 from funcgrad.runtime.cython_api import cython_function, openblas_threads
 from funcgrad.runtime.executor import Step
 
-__all__ = ["GEMM_DTYPES", "Matrix", "gemm_step"]
+__all__ = ["ENTER", "GEMM_DTYPES", "LEAVE", "Matrix", "gemm_step", "scalar_words", "single_threaded"]
 
 GEMM_DTYPES = {"float32": "s", "float64": "d", "complex64": "c", "complex128": "z"}
 """The dtypes BLAS multiplies, and the letter of their functions."""
@@ -57,7 +57,8 @@ _VECTOR_TILES, _VECTOR_TILE_BYTES, _PIECE_BYTES = 16, 1 << 19, 4000
 # before the number is touched, and falls after it is restored.
 _RUNNING, _SAVED, _NUMBER, _LOCK, _UNLOCK, _MUTEX, _GUARD_BYTES = 0, 8, 16, 24, 32, 64, 192
 
-_ENTER = f"""
+# Adapters that multiply enter and leave with these; they need a local `guard`.
+ENTER = f"""
     if guard != 0:
         call1(load(guard + {_LOCK}), guard + {_MUTEX})
         running = load(guard + {_RUNNING})
@@ -70,7 +71,7 @@ _ENTER = f"""
 """
 
 # A number other than one was set by the user while we ran: it stays.
-_LEAVE = f"""
+LEAVE = f"""
     if guard != 0:
         call1(load(guard + {_LOCK}), guard + {_MUTEX})
         running = load(guard + {_RUNNING})
@@ -85,7 +86,7 @@ _guards: dict[str, int] = {}
 
 
 @cache
-def _single_threaded() -> int:
+def single_threaded() -> int:
     """The address of the guard that keeps OpenBLAS in one thread, or 0 where BLAS has to be left alone."""
     number = openblas_threads()
     libc = ctypes.CDLL(None) if os.name == "posix" else None
@@ -125,7 +126,7 @@ def gemm(slots, ints, lo, hi):
     b = load(slots + 8 * load(ints + 8)) + load(ints + 32)
     c = load(slots + 8 * load(ints + 16)) + load(ints + 40)
     tiles = load(ints + 96)
-    guard = load(ints + 104){_ENTER}
+    guard = load(ints + 104){ENTER}
     for number in range(lo, hi):
         i = number // tiles
         t = number - i * tiles
@@ -133,7 +134,7 @@ def gemm(slots, ints, lo, hi):
         call13(load(ints + 112), ints + 120, ints + 128, ints + 136 + last, ints + 152 + last, ints + 168, ints + 200,
                a + i * load(ints + 48) + t * load(ints + 72), ints + 176,
                b + i * load(ints + 56) + t * load(ints + 80), ints + 184, ints + 216,
-               c + i * load(ints + 64) + t * load(ints + 88), ints + 192){_LEAVE}
+               c + i * load(ints + 64) + t * load(ints + 88), ints + 192){LEAVE}
 """
 
 # slots of A, x, y | byte offsets | batch strides in bytes | tile strides in bytes | tiles | guard | function |
@@ -144,7 +145,7 @@ def gemv(slots, ints, lo, hi):
     x = load(slots + 8 * load(ints + 8)) + load(ints + 32)
     y = load(slots + 8 * load(ints + 16)) + load(ints + 40)
     tiles = load(ints + 96)
-    guard = load(ints + 104){_ENTER}
+    guard = load(ints + 104){ENTER}
     for number in range(lo, hi):
         i = number // tiles
         t = number - i * tiles
@@ -152,7 +153,7 @@ def gemv(slots, ints, lo, hi):
         call11(load(ints + 112), ints + 120, ints + 128 + last, ints + 144 + last, ints + 184,
                a + i * load(ints + 48) + t * load(ints + 72), ints + 160,
                x + i * load(ints + 56) + t * load(ints + 80), ints + 168, ints + 200,
-               y + i * load(ints + 64) + t * load(ints + 88), ints + 176){_LEAVE}
+               y + i * load(ints + 64) + t * load(ints + 88), ints + 176){LEAVE}
 """
 
 
@@ -191,7 +192,7 @@ def gemm_step(
         raise ValueError(f"gemm_step: A{list(a.shape)} @ B{list(b.shape)} does not give C{list(c.shape)}")
     if max(m, n, k) >= 2**31:
         raise ValueError(f"gemm_step: BLAS counts in 32 bits, and {max(m, n, k)} is more than that")
-    scalars = [*_words(alpha, dtype), *_words(beta, dtype)]
+    scalars = [*scalar_words(alpha, dtype), *scalar_words(beta, dtype)]
     if n == 1 or m == 1:
         operands = (a, b, c) if n == 1 else (b.T, a.T, c.T)
         vector = _gemv_step(dtype, *operands, batch, scalars)
@@ -207,7 +208,7 @@ def _gemm_step(dtype: np.dtype, a: Matrix, b: Matrix, c: Matrix, batch: int, sca
     (trans_a, lda), (trans_b, ldb) = _storage(a, dtype, "A"), _storage(b, dtype, "B")
     (m, n), k = c.shape, a.shape[1]
     work = m * n * k * (4 if dtype.kind == "c" else 1)
-    guard = _single_threaded() if work > _GEMV_THREADS else 0
+    guard = single_threaded() if work > _GEMV_THREADS else 0
     rows, columns = Tiles(1, m), Tiles(1, n)
     if guard and m >= n:
         rows = _gemm_tiles(m, work, batch)
@@ -235,7 +236,7 @@ def _gemv_step(dtype: np.dtype, a: Matrix, x: Matrix, y: Matrix, batch: int, sca
         return None
     trans, lda = _storage(a, dtype, "A")
     work = m * k * (4 if dtype.kind == "c" else 1)
-    guard = _single_threaded() if work > _GEMV_THREADS else 0
+    guard = single_threaded() if work > _GEMV_THREADS else 0
     tiles = _gemv_tiles(m, k, dtype.itemsize, batch, trans) if guard else Tiles(1, m)
     sizes = (tiles.sizes(m), (k, k)) if trans else ((k, k), tiles.sizes(m))  # as BLAS sees the stored matrix
     ints = [
@@ -313,7 +314,8 @@ def _storage(matrix: Matrix, dtype: np.dtype, name: str) -> tuple[bool, int]:
     )
 
 
-def _words(value: complex, dtype: np.dtype) -> list[int]:
+def scalar_words(value: complex, dtype: np.dtype) -> list[int]:
+    """A scalar of BLAS as two words of the integer table."""
     words = np.zeros(2, np.int64)
     words.view(dtype)[0] = value if dtype.kind == "c" else complex(value).real
     return words.tolist()

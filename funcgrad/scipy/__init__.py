@@ -1,5 +1,5 @@
 """``scipy`` for functions that are differentiated, batched and compiled."""
 
-from . import fft, special
+from . import fft, signal, special
 
-__all__ = ["fft", "special"]
+__all__ = ["fft", "signal", "special"]

@@ -88,7 +88,6 @@ def scan_dtypes(m, np, lax):
         lax.fori_loop(0, 3, lambda i, c: c * i + 1, f32),
         lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] + np.sum(f32)), (0, 0)),
         m.jit(lambda n: lax.fori_loop(0, n, lambda i, c: c + 2, 0))(5),
-        lax.cond(True, lambda: 1.0, lambda: f32[0]),
     )
 
 
