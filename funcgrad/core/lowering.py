@@ -145,9 +145,19 @@ class Inline:
 
 @dataclass(frozen=True)
 class Library:
-    """``routine`` names an adapter of the runtime (``"sort"``)."""
+    """``routine`` names an adapter of the runtime (``"sort"``, ``"cholesky"``).
+
+    Where ``results`` is given the adapter is native, of stacks of matrices (the last two axes; a vector is a matrix of
+    one column): ``operands`` and ``results`` say how each matrix lies in memory: by ``rows`` or by ``columns``,
+    without gaps, or, of operands that are only read, as a ``matrix`` whose rows or columns have adjacent elements.
+    Of ``overwrites = ((result, operand), ...)`` the result may take over the operand's memory. Without ``results`` the
+    routine runs in Python.
+    """
 
     routine: str
+    operands: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+    overwrites: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
