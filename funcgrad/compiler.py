@@ -34,6 +34,7 @@ from .kernels.rules import RULES
 from .runtime.compile import CompiledKernel, compile_kernels, compile_kernels_with_numba
 from .runtime.executor import ARRAY, SCALAR, Program, Step
 from .runtime.host import Operand, host_step
+from .runtime.lapack import library_step
 from .runtime.libraries import Matrix, gemm_step
 from .runtime.memory import allocator
 
@@ -176,6 +177,8 @@ def compile_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = (), compiler: s
             rows.append(_launch_row(step, addresses[number], plan))
         elif step.kind == "gemm":
             rows.append(_gemm_row(step, plan))
+        elif step.kind == "library":
+            rows.append(_library_row(step, plan))
         else:
             rows.append(_host_row(step, plan))
     program = Program(
@@ -220,6 +223,22 @@ def _matrix(ref: Ref, plan: MemoryPlan, shape: tuple[int, int]) -> Matrix:
     size, layout = ref.value.dtype.itemsize, ref.layout
     step, down, right = (s * size for s in layout.strides)
     return Matrix(plan.slots[ref.value.index], shape, (down, right), layout.offset * size, step)
+
+
+def _library_row(call: Call, plan: MemoryPlan) -> Step:
+    batch, lower = call.data
+    operands = [_matrix(x, plan, x.layout.shape[1:]) for x in call.operands]  # type: ignore[arg-type]
+    results = []
+    for value, v, how in zip(call.outputs, call.eqn.outvars, lower.results, strict=True):
+        rank = len(call.eqn.invars[0].aval.shape) - 2
+        m, n = (*v.aval.shape[rank:], 1)[:2]
+        layout = (
+            Layout.contiguous((batch, n, m)).permute((0, 2, 1))
+            if how == "columns"
+            else Layout.contiguous((batch, m, n))
+        )
+        results.append(_matrix(Ref(value, layout), plan, (m, n)))
+    return library_step(lower.routine, call.operands[0].value.dtype, operands, results, batch, call.eqn.params)
 
 
 def _host_row(call: Call, plan: MemoryPlan) -> Step:

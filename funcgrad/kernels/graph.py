@@ -109,7 +109,10 @@ class Value:
 
 @dataclass(eq=False)
 class Call:
-    """A routine of the runtime: ``kind`` is ``gemm``, ``host`` or ``library``."""
+    """A routine of the runtime: ``kind`` is ``gemm``, ``host`` or ``library``.
+
+    ``overwrites`` pairs outputs with operands, by position, whose memory they may take over.
+    """
 
     kind: str
     eqn: Eqn
@@ -117,6 +120,7 @@ class Call:
     shapes: tuple[tuple[int, ...], ...]
     outputs: tuple[Value, ...] = ()
     data: Any = None
+    overwrites: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(eq=False)
@@ -240,8 +244,10 @@ class GraphBuilder:
         self.flops += ref.layout.size
         return value
 
-    def call(self, kind: str, eqn: Eqn, operands: Sequence[Ref], data: Any = None) -> tuple[Ref, ...]:
-        call = Call(kind, eqn, tuple(operands), tuple([x.layout.shape for x in operands]), data=data)
+    def call(
+        self, kind: str, eqn: Eqn, operands: Sequence[Ref], data: Any = None, overwrites: Sequence[tuple[int, int]] = ()
+    ) -> tuple[Ref, ...]:
+        call = Call(kind, eqn, tuple(operands), tuple([x.layout.shape for x in operands]), (), data, tuple(overwrites))
         for ref in operands:
             ref.value.uses += 1
         self.order.append(call)

@@ -66,7 +66,8 @@ def make_plan(
         while position < len(order) and order[position][0] == number:
             value = order[position][1]
             position += 1
-            heir = _takes_over(step, value, dying.get(number, ()), taken) if isinstance(step, Launch) else None
+            ends = dying.get(number, ())
+            heir = (_takes_over if isinstance(step, Launch) else _overwrites)(step, value, ends, taken)  # type: ignore[operator]
             if heir is not None:
                 taken.add(heir.index)
                 in_place += 1
@@ -144,6 +145,17 @@ def _takes_over(launch: Launch, value: Value, dying: Sequence[Value], taken: set
         alone = sum([y.value is old for y in launch.accesses]) == 1
         if alone and x.last_load <= write.first_store:
             return old
+    return None
+
+
+def _overwrites(call: Call, value: Value, dying: Sequence[Value], taken: set[int]) -> Value | None:
+    """The operand that dies here and that the routine would have to copy into ``value``."""
+    for k, j in call.overwrites:
+        old, layout = call.operands[j]
+        whole = layout.offset == 0 and layout.is_contiguous() and layout.size == old.size
+        alone = sum([x.value is old for x in call.operands]) == 1
+        if call.outputs[k] is value and old in dying and old.index not in taken and whole and alone:
+            return old if old.nbytes == value.nbytes else None
     return None
 
 

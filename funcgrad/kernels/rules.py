@@ -483,6 +483,47 @@ def _matrix(b: GraphBuilder, ref: Ref, permutation: Sequence[int], shape: tuple[
     return b.view(b.copy(permuted), lambda x: x.reshape(shape))
 
 
+# library routines -----------------------------------------------------------------------------------------------
+
+
+def _library(b: GraphBuilder, eqn: Eqn, lower: L.Library, refs: list[Ref]) -> Any:
+    """A routine on stacks of matrices, each stored as the routine wants it. What is stored by columns is a view."""
+    avals = [v.aval for v in eqn.outvars]
+    if all([a.size == 0 for a in avals]) and lower.results:
+        return tuple([b.fill(0, a) for a in avals])
+    if not lower.results or any([x.layout.size == 0 for x in refs]):
+        return _host(b, eqn, lower, refs)
+    batch = prod(eqn.invars[0].aval.shape[:-2])
+    operands = [_stack(b, x, how, batch) for x, how in zip(refs, lower.operands, strict=True)]
+    results = b.call("library", eqn, operands, (batch, lower), lower.overwrites)
+    return tuple([_stored_by(x, how) for x, how in zip(results, lower.results, strict=True)])
+
+
+def _stack(b: GraphBuilder, ref: Ref, how: str, batch: int) -> Ref:
+    """``ref`` as ``batch`` matrices in the asked-for order."""
+    *stack, m, n = ref.layout.shape
+    if how == "matrix":
+        return _matrix(b, ref, range(len(stack) + 2), (batch, m, n))
+    if how == "rows":
+        return b.view(contiguous(b, ref), lambda x: x.reshape((batch, m, n)))
+    turned = b.view(contiguous(b, Ref(ref.value, _turned(ref.layout))), lambda x: x.reshape((batch, n, m)))
+    return Ref(turned.value, _turned(turned.layout))
+
+
+def _turned(layout: Layout) -> Layout:
+    rank = len(layout.shape)
+    return layout.permute((*range(rank - 2), rank - 1, rank - 2))
+
+
+def _stored_by(ref: Ref, how: str) -> Ref:
+    """An output seen through the order in which the routine stores it."""
+    if how == "rows":
+        return ref
+    stored = Layout.contiguous(_turned(ref.layout).shape)
+    ref.value.shape = squeeze_shape(stored.shape)
+    return Ref(ref.value, _turned(stored))
+
+
 def _inline(b: GraphBuilder, eqn: Eqn, lower: L.Inline, refs: list[Ref]) -> tuple[Ref, ...]:
     """Expand a function written with other primitives."""
 
@@ -526,5 +567,5 @@ RULES: dict[type, Callable[..., Any]] = {
     L.Contract: _contract,
     L.Inline: _inline,
     L.Host: _host,
-    L.Library: _host,
+    L.Library: _library,
 }

@@ -8,6 +8,7 @@ the factorisation itself. The determinants work alike.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -228,11 +229,11 @@ def _linear_inline(a: Any, factors: Any, permutation: Any, b: Any, *, transpose:
 
 def _inverse(permutation: Any) -> Any:
     shape = shape_of(permutation)
-    flat = reshape(permutation, (-1, shape[-1]))
+    flat = reshape(permutation, (math.prod(shape[:-1]), shape[-1]))
     grid = shape_of(flat)
     row, column = broadcasted_iota(np.int64, grid, 0), broadcasted_iota(_INT32, grid, 1)
     index = convert_element_type(flat, np.dtype(np.int64))
-    made = scatter(zeros_like(flat), [row, index], column, (0, 1), "promise_in_bounds", unique=True)
+    made = scatter(zeros_like(flat), column, [row, index], (0, 1), "promise_in_bounds", unique=True)
     return reshape(made, shape)
 
 

@@ -40,7 +40,9 @@ from .reduce import reduce_max
 from .shape import concatenate
 from .structural import bind_checked, expand_dims, shape_of, squeeze
 
-__all__ = ["eig", "eig_p", "eigh", "eigh_p", "qr", "qr_p", "svd", "svd_p"]
+__all__ = [
+    "eig", "eig_p", "eigh", "eigh_p", "eigvalsh", "eigvalsh_p", "qr", "qr_p", "svd", "svd_p", "svdvals", "svdvals_p",
+]  # fmt: skip
 
 
 def _real(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -146,6 +148,10 @@ def _eigh_jvp(primals: Any, tangents: Any, out: Any, *, lower: bool) -> Any:
     return [real_diagonal(turned), dv]
 
 
+def _spread(rng: np.random.Generator, *shape: int) -> Any:
+    return positive_definite(rng, *shape) + np.diag(np.arange(shape[-1]))
+
+
 eigh_p: Primitive = Primitive(
     "eigh",
     impl=lambda a, *, lower: tuple(np.linalg.eigh(a, "L" if lower else "U")),
@@ -156,7 +162,7 @@ eigh_p: Primitive = Primitive(
     lower=Library("eigh", operands=("columns",), results=("rows", "columns"), overwrites=((1, 0),)),
     multiple_results=True,
     samples=lambda rng: [
-        ((positive_definite(rng, *s) + np.diag(np.arange(s[-1])),), {"lower": k % 2 == 0})
+        ((_spread(rng, *s),), {"lower": k % 2 == 0})
         for k, s in enumerate([(3, 3), (4, 4), (1, 1), (2, 3, 3), (2, 2, 2, 2), (0, 0), (0, 2, 2)])
     ],
 )
@@ -171,31 +177,48 @@ def eigh(a: Any, lower: bool = True) -> tuple[Any, Any]:
     return w, v
 
 
+def _eigvalsh_shape(a: ShapedArray, *, lower: bool) -> ShapedArray:
+    check_matrices("eigvalsh", a, square=True)
+    return ShapedArray(a.shape[:-1], _real(a.dtype))
+
+
+def _eigvalsh_jvp(primals: Any, tangents: Any, out: Any, *, lower: bool) -> Any:
+    _, v = eigh_p.bind(primals[0], lower=lower)
+    return real_diagonal(matmul(adjoint(v), matmul(hermitian_part(tangents[0]), v)))
+
+
+eigvalsh_p: Primitive = Primitive(
+    "eigvalsh",
+    impl=lambda a, *, lower: np.linalg.eigvalsh(a, "L" if lower else "U"),
+    shape=_eigvalsh_shape,
+    jvp=_eigvalsh_jvp,
+    transpose=NotLinear(),
+    batch=batch_leading(lambda a, **params: eigvalsh_p.bind(a, **params)),
+    lower=Library("eigvalsh", operands=("columns",), results=("rows",)),
+    samples=lambda rng: [((_spread(rng, *s),), {"lower": s != (3, 3)}) for s in [(3, 3), (1, 1), (2, 3, 3), (0, 2, 2)]],
+)
+
+
+def eigvalsh(a: Any, lower: bool = True) -> Any:
+    """The eigenvalues of Hermitian matrices, ascending; one triangle is read."""
+    return bind_checked(eigvalsh_p, a, lower=lower)
+
+
 # singular values ------------------------------------------------------------------------------------------------
 
 
-def _svd_shape(a: ShapedArray, *, full_matrices: bool, compute_uv: bool) -> tuple[ShapedArray, ...]:
+def _svd_shape(a: ShapedArray, *, full_matrices: bool) -> tuple[ShapedArray, ...]:
     m, n = check_matrices("svd", a)
     k, stack = min(m, n), a.shape[:-2]
     s = ShapedArray((*stack, k), _real(a.dtype))
-    if not compute_uv:
-        return (s,)
     left, right = (m, n) if full_matrices else (k, k)
     return ShapedArray((*stack, m, left), a.dtype), s, ShapedArray((*stack, right, n), a.dtype)
 
 
-def _svd_impl(a: Any, *, full_matrices: bool, compute_uv: bool) -> Any:
-    out = np.linalg.svd(a, full_matrices, compute_uv)
-    return tuple(out) if compute_uv else (out,)
-
-
-def _svd_jvp(primals: Any, tangents: Any, out: Any, *, full_matrices: bool, compute_uv: bool) -> Any:
-    (a,), (t,) = primals, tangents
-    m, n = extents(a)
+def _svd_jvp(primals: Any, tangents: Any, out: Any, *, full_matrices: bool) -> Any:
+    (t,) = tangents
+    m, n = extents(t)
     k = min(m, n)
-    if not compute_uv:
-        u, _, vh = svd_p.bind(a, full_matrices=False, compute_uv=True)
-        return [real_diagonal(matmul(adjoint(u), matmul(t, adjoint(vh))))]
     u, s, vh = out
     if not k:
         return [zeros_like(u), zeros_like(s), zeros_like(vh)]
@@ -241,7 +264,7 @@ def _completed(d: Any, basis: Any, k: int) -> Any:
 
 svd_p: Primitive = Primitive(
     "svd",
-    impl=_svd_impl,
+    impl=lambda a, *, full_matrices: tuple(np.linalg.svd(a, full_matrices)),
     shape=_svd_shape,
     jvp=_svd_jvp,
     transpose=NotLinear(),
@@ -249,18 +272,44 @@ svd_p: Primitive = Primitive(
     lower=Library("svd", operands=("columns",), results=("columns", "rows", "columns")),
     multiple_results=True,
     samples=lambda rng: [
-        ((rng.normal(size=s),), {"full_matrices": f, "compute_uv": c})
-        for s, f, c in [((3, 3), False, True), ((4, 2), False, True), ((2, 4), False, True), ((1, 1), False, True),
-                        ((2, 3, 2), False, True), ((3, 3), True, True), ((3, 4), False, False),
-                        ((2, 3, 3), False, False), ((0, 3, 2), False, True), ((0, 0), False, True)]
+        ((rng.normal(size=s),), {"full_matrices": f})
+        for s, f in [((3, 3), False), ((4, 2), False), ((2, 4), False), ((1, 1), False), ((2, 3, 2), False),
+                     ((3, 3), True), ((0, 3, 2), False), ((0, 0), False)]
     ],
 )  # fmt: skip
 
 
-def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True) -> Any:
-    """``(u, s, vh)`` with ``a = u diag(s) vh``, s descending; s alone if not ``compute_uv``."""
-    out = bind_checked(svd_p, a, full_matrices=full_matrices, compute_uv=compute_uv)
-    return tuple(out) if compute_uv else out[0]
+def _svdvals_shape(a: ShapedArray) -> ShapedArray:
+    m, n = check_matrices("svdvals", a)
+    return ShapedArray((*a.shape[:-2], min(m, n)), _real(a.dtype))
+
+
+def _svdvals_jvp(primals: Any, tangents: Any, out: Any) -> Any:
+    u, _, vh = svd_p.bind(primals[0], full_matrices=False)
+    return real_diagonal(matmul(adjoint(u), matmul(tangents[0], adjoint(vh))))
+
+
+svdvals_p: Primitive = Primitive(
+    "svdvals",
+    impl=lambda a: np.linalg.svd(a, compute_uv=False),
+    shape=_svdvals_shape,
+    jvp=_svdvals_jvp,
+    transpose=NotLinear(),
+    batch=batch_leading(lambda a: svdvals_p.bind(a)),
+    lower=Library("svdvals", operands=("rows",), results=("rows",)),
+    samples=lambda rng: [((rng.normal(size=s),), {}) for s in [(3, 4), (2, 3, 3), (2, 1), (0, 0), (0, 2, 2)]],
+)
+
+
+def svd(a: Any, full_matrices: bool = True) -> tuple[Any, Any, Any]:
+    """``(u, s, vh)`` with ``a = u diag(s) vh``, s descending."""
+    u, s, vh = bind_checked(svd_p, a, full_matrices=full_matrices)
+    return u, s, vh
+
+
+def svdvals(a: Any) -> Any:
+    """The singular values, descending."""
+    return bind_checked(svdvals_p, a)
 
 
 # eigenvalues of general matrices ----------------------------------------------------------------------------------

@@ -15,14 +15,12 @@ them, each a BLAS call in one thread. Tiles follow from the shape alone, so a re
 number of threads. They are few, because BLAS repacks for each tile the operand that it shares with the others.
 
 OpenBLAS knows only one number of threads, for the whole process, and it is the user's: the adapter sets it to
-one while tiles run, and back when the last of them is done (`_single_threaded`). Where that cannot be done
+one while tiles run, and back when the last of them is done (`single_threaded`). Where that cannot be done
 (another BLAS, or OpenBLAS on OpenMP) a large product is one call on the calling thread, and BLAS spreads it.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,8 +28,9 @@ from functools import cache
 import numpy as np
 
 from funcgrad.runtime.compile import compile_runtime
-from funcgrad.runtime.cython_api import cython_function, openblas_threads
+from funcgrad.runtime.cython_api import cython_function
 from funcgrad.runtime.executor import Step
+from funcgrad.runtime.guard import ENTER, LEAVE, single_threaded
 
 __all__ = ["GEMM_DTYPES", "Matrix", "gemm_step"]
 
@@ -50,68 +49,6 @@ _TILE_WORK = 1 << 19  # real multiply-adds
 _VECTOR_TILES, _VECTOR_TILE_BYTES, _PIECE_BYTES = 16, 1 << 19, 4000
 
 
-# -- OpenBLAS in one thread
-
-# Words of the guard, in bytes. NUMBER is the address of OpenBLAS's variable, RUNNING counts the adapters in BLAS;
-# while it is not zero, SAVED is the user's number. A fork may catch any moment between two stores: RUNNING is raised
-# before the number is touched, and falls after it is restored.
-_RUNNING, _SAVED, _NUMBER, _LOCK, _UNLOCK, _MUTEX, _GUARD_BYTES = 0, 8, 16, 24, 32, 64, 192
-
-_ENTER = f"""
-    if guard != 0:
-        call1(load(guard + {_LOCK}), guard + {_MUTEX})
-        running = load(guard + {_RUNNING})
-        if running == 0:
-            store(guard + {_SAVED}, load_i32(load(guard + {_NUMBER})))
-        atomic_store(guard + {_RUNNING}, running + 1)
-        if running == 0:
-            store_i32(load(guard + {_NUMBER}), 1)
-        call1(load(guard + {_UNLOCK}), guard + {_MUTEX})
-"""
-
-# A number other than one was set by the user while we ran: it stays.
-_LEAVE = f"""
-    if guard != 0:
-        call1(load(guard + {_LOCK}), guard + {_MUTEX})
-        running = load(guard + {_RUNNING})
-        if running == 1 and load_i32(load(guard + {_NUMBER})) == 1:
-            store_i32(load(guard + {_NUMBER}), load(guard + {_SAVED}))
-        atomic_store(guard + {_RUNNING}, running - 1)
-        call1(load(guard + {_UNLOCK}), guard + {_MUTEX})
-"""
-
-
-_guards: dict[str, int] = {}
-
-
-@cache
-def _single_threaded() -> int:
-    """The address of the guard that keeps OpenBLAS in one thread, or 0 where BLAS has to be left alone."""
-    number = openblas_threads()
-    libc = ctypes.CDLL(None) if os.name == "posix" else None
-    if number is None or libc is None or not hasattr(libc, "pthread_mutex_lock"):
-        return 0
-    words = np.zeros(_GUARD_BYTES // 8, np.int64)
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(words))  # a tile may run until the very end of the process
-    address = words.ctypes.data
-    words[_NUMBER // 8] = number
-    for word, name in ((_LOCK, "pthread_mutex_lock"), (_UNLOCK, "pthread_mutex_unlock")):
-        words[word // 8] = ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0
-
-    def make_mutex() -> None:
-        libc.pthread_mutex_init(ctypes.c_void_p(address + _MUTEX), None)
-
-    def after_fork_in_child() -> None:
-        make_mutex()
-        if words[_RUNNING // 8]:  # a product of a thread that the child does not have
-            ctypes.c_int.from_address(number).value = int(words[_SAVED // 8])
-            words[_RUNNING // 8] = 0
-
-    make_mutex()
-    os.register_at_fork(after_in_child=after_fork_in_child)
-    return _guards.setdefault("OpenBLAS", address)  # two Python threads may come here at once: there is one guard
-
-
 # -- the adapters
 
 # Both take tiles: tile t of matrix i is number i * tiles + t of the parallel axis. Sizes come in pairs, that of
@@ -125,7 +62,7 @@ def gemm(slots, ints, lo, hi):
     b = load(slots + 8 * load(ints + 8)) + load(ints + 32)
     c = load(slots + 8 * load(ints + 16)) + load(ints + 40)
     tiles = load(ints + 96)
-    guard = load(ints + 104){_ENTER}
+    guard = load(ints + 104){ENTER}
     for number in range(lo, hi):
         i = number // tiles
         t = number - i * tiles
@@ -133,7 +70,7 @@ def gemm(slots, ints, lo, hi):
         call13(load(ints + 112), ints + 120, ints + 128, ints + 136 + last, ints + 152 + last, ints + 168, ints + 200,
                a + i * load(ints + 48) + t * load(ints + 72), ints + 176,
                b + i * load(ints + 56) + t * load(ints + 80), ints + 184, ints + 216,
-               c + i * load(ints + 64) + t * load(ints + 88), ints + 192){_LEAVE}
+               c + i * load(ints + 64) + t * load(ints + 88), ints + 192){LEAVE}
 """
 
 # slots of A, x, y | byte offsets | batch strides in bytes | tile strides in bytes | tiles | guard | function |
@@ -144,7 +81,7 @@ def gemv(slots, ints, lo, hi):
     x = load(slots + 8 * load(ints + 8)) + load(ints + 32)
     y = load(slots + 8 * load(ints + 16)) + load(ints + 40)
     tiles = load(ints + 96)
-    guard = load(ints + 104){_ENTER}
+    guard = load(ints + 104){ENTER}
     for number in range(lo, hi):
         i = number // tiles
         t = number - i * tiles
@@ -152,7 +89,7 @@ def gemv(slots, ints, lo, hi):
         call11(load(ints + 112), ints + 120, ints + 128 + last, ints + 144 + last, ints + 184,
                a + i * load(ints + 48) + t * load(ints + 72), ints + 160,
                x + i * load(ints + 56) + t * load(ints + 80), ints + 168, ints + 200,
-               y + i * load(ints + 64) + t * load(ints + 88), ints + 176){_LEAVE}
+               y + i * load(ints + 64) + t * load(ints + 88), ints + 176){LEAVE}
 """
 
 
@@ -207,7 +144,7 @@ def _gemm_step(dtype: np.dtype, a: Matrix, b: Matrix, c: Matrix, batch: int, sca
     (trans_a, lda), (trans_b, ldb) = _storage(a, dtype, "A"), _storage(b, dtype, "B")
     (m, n), k = c.shape, a.shape[1]
     work = m * n * k * (4 if dtype.kind == "c" else 1)
-    guard = _single_threaded() if work > _GEMV_THREADS else 0
+    guard = single_threaded() if work > _GEMV_THREADS else 0
     rows, columns = Tiles(1, m), Tiles(1, n)
     if guard and m >= n:
         rows = _gemm_tiles(m, work, batch)
@@ -235,7 +172,7 @@ def _gemv_step(dtype: np.dtype, a: Matrix, x: Matrix, y: Matrix, batch: int, sca
         return None
     trans, lda = _storage(a, dtype, "A")
     work = m * k * (4 if dtype.kind == "c" else 1)
-    guard = _single_threaded() if work > _GEMV_THREADS else 0
+    guard = single_threaded() if work > _GEMV_THREADS else 0
     tiles = _gemv_tiles(m, k, dtype.itemsize, batch, trans) if guard else Tiles(1, m)
     sizes = (tiles.sizes(m), (k, k)) if trans else ((k, k), tiles.sizes(m))  # as BLAS sees the stored matrix
     ints = [

@@ -40,7 +40,7 @@ def hermitian(x: Any) -> Any:
 
 
 # Operations on matrices of a kind: directions, like the operands, are of that kind.
-STRUCTURE = {"cholesky": hermitian, "eigh": hermitian}
+STRUCTURE = {"cholesky": hermitian, "eigh": hermitian, "eigvalsh": hermitian}
 
 
 class Row:
