@@ -67,7 +67,10 @@ def make_plan(
             value = order[position][1]
             position += 1
             ends = dying.get(number, ())
-            heir = (_takes_over if isinstance(step, Launch) else _overwrites)(step, value, ends, taken)  # type: ignore[operator]
+            if isinstance(step, Launch):
+                heir = _takes_over(step, value, ends, taken)
+            else:
+                heir = _overwrites(step, value, ends, taken)
             if heir is not None:
                 taken.add(heir.index)
                 in_place += 1

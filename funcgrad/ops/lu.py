@@ -373,7 +373,8 @@ def _slogdet_jvp(primals: Any, tangents: Any, out: Any) -> Any:
     """d log det = tr(a⁻¹ da): its real part belongs to the logarithm, its imaginary part turns the sign."""
     if tangents[0] is ZERO:
         return [ZERO, ZERO]
-    t = _trace_of_solve(*primals, tangents[0])
+    a, factors, permutation = primals
+    t = _trace_of_solve(a, factors, permutation, tangents[0])
     if aval_of(t).dtype.kind != "c":
         return [ZERO, t]
     angle = imag(t)

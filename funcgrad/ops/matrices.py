@@ -33,13 +33,17 @@ def check_matrices(name: str, x: ShapedArray, square: bool = False) -> tuple[int
     """Rows and columns of an operand.
 
     Raises:
-        ValueError: if it has fewer than two axes, or is to be square and is not.
+        LinAlgError: if it has fewer than two axes, or is to be square and is not.
         TypeError: if its dtype is not float32, float64 or complex.
     """
     if len(x.shape) < 2:
-        raise ValueError(f"{name}: a matrix has two axes, found shape {x.shape}; add axes with reshape or [:, None]")
+        raise np.linalg.LinAlgError(
+            f"{name}: a matrix has two axes, found shape {x.shape}; add axes with reshape or [:, None]"
+        )
     if square and x.shape[-1] != x.shape[-2]:
-        raise ValueError(f"{name}: takes square matrices, found {x.shape[-2]} rows and {x.shape[-1]} columns")
+        raise np.linalg.LinAlgError(
+            f"{name}: takes square matrices, found {x.shape[-2]} rows and {x.shape[-1]} columns"
+        )
     if x.dtype.kind not in "fc" or x.dtype == np.float16:
         raise TypeError(
             f"{name}: matrices of dtype {x.dtype.name} are not decomposed; convert to float32, float64 or complex"

@@ -146,7 +146,7 @@ def _ask(name: str, dtype: np.dtype[Any], arguments: Sequence[int]) -> list[int]
         dtypes = [dtype]
     else:
         dtypes = [dtype, *[np.empty(0, dtype).real.dtype] * (len(answers) - 2), np.dtype(np.int32)]
-    return [int(np.frombuffer(x, d, 1)[0].real) + 1 for x, d in zip(answers, dtypes, strict=True)]
+    return [int(np.frombuffer(bytes(x), d, 1)[0].real) + 1 for x, d in zip(answers, dtypes, strict=True)]
 
 
 # -- the adapters
