@@ -230,7 +230,7 @@ def _library_row(call: Call, plan: MemoryPlan) -> Step:
     operands = [_matrix(x, plan, x.layout.shape[1:]) for x in call.operands]  # type: ignore[arg-type]
     results = []
     for value, v, how in zip(call.outputs, call.eqn.outvars, lower.results, strict=True):
-        rank = len(call.eqn.invars[0].aval.shape) - 2
+        rank = call.eqn.invars[0].aval.ndim - (1 if lower.operands[0] == "vectors" else 2)
         m, n = (*v.aval.shape[rank:], 1)[:2]
         layout = (
             Layout.contiguous((batch, n, m)).permute((0, 2, 1))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from . import lax_linalg as linalg
 from . import tree
 from .core.avals import aval_of
 from .core.trace import Tracer
@@ -41,8 +42,8 @@ __all__ = [
     "cumprod", "cumsum", "digamma", "div", "dot", "dot_general", "dynamic_index_in_dim", "dynamic_slice",
     "dynamic_slice_in_dim", "dynamic_update_index_in_dim", "dynamic_update_slice", "dynamic_update_slice_in_dim", "eq",
     "erf", "erf_inv", "erfc", "exp", "exp2", "expand_dims", "expm1", "floor", "full", "full_like", "ge", "gt", "imag",
-    "index_in_dim", "integer_pow", "iota", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min",
-    "mul", "ne", "neg", "nextafter", "pad", "pmax", "pmean", "pmin", "polygamma", "population_count", "pow",
+    "index_in_dim", "integer_pow", "iota", "is_finite", "le", "lgamma", "linalg", "log", "log1p", "logistic", "lt", "max",
+    "min", "mul", "ne", "neg", "nextafter", "pad", "pmax", "pmean", "pmin", "polygamma", "population_count", "pow",
     "ppermute", "pshuffle", "psum", "pswapaxes", "real", "reciprocal", "reduce_and", "reduce_max", "reduce_min",
     "reduce_or", "reduce_prod", "reduce_sum", "rem", "reshape", "rev", "round", "rsqrt", "select", "select_n",
     "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "slice", "slice_in_dim",

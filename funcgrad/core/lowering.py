@@ -147,9 +147,10 @@ class Inline:
 class Library:
     """``routine`` names an adapter of the runtime (``"sort"``, ``"cholesky"``).
 
-    Where ``results`` is given the adapter is native, of stacks of matrices (the last two axes; a vector is a matrix of
-    one column): ``operands`` and ``results`` say how each matrix lies in memory: by ``rows`` or by ``columns``,
-    without gaps, or, of operands that are only read, as a ``matrix`` whose rows or columns have adjacent elements.
+    Where ``results`` is given the adapter is native, of stacks of matrices (the last two axes; a result may be a
+    vector per matrix): ``operands`` and ``results`` say how each matrix lies in memory: by ``rows`` or by ``columns``,
+    without gaps, or, of operands that are only read, as a ``matrix`` whose rows or columns have adjacent elements;
+    ``vectors`` are stacks of vectors (one axis).
     Of ``overwrites = ((result, operand), ...)`` the result may take over the operand's memory. Without ``results`` the
     routine runs in Python.
     """

@@ -493,7 +493,7 @@ def _library(b: GraphBuilder, eqn: Eqn, lower: L.Library, refs: list[Ref]) -> An
         return tuple([b.fill(0, a) for a in avals])
     if not lower.results or any([x.layout.size == 0 for x in refs]):
         return _host(b, eqn, lower, refs)
-    batch = prod(eqn.invars[0].aval.shape[:-2])
+    batch = prod(refs[0].layout.shape[: -1 if lower.operands[0] == "vectors" else -2])
     operands = [_stack(b, x, how, batch) for x, how in zip(refs, lower.operands, strict=True)]
     results = b.call("library", eqn, operands, (batch, lower), lower.overwrites)
     return tuple([_stored_by(x, how) for x, how in zip(results, lower.results, strict=True)])
@@ -501,6 +501,8 @@ def _library(b: GraphBuilder, eqn: Eqn, lower: L.Library, refs: list[Ref]) -> An
 
 def _stack(b: GraphBuilder, ref: Ref, how: str, batch: int) -> Ref:
     """``ref`` as ``batch`` matrices in the asked-for order."""
+    if how == "vectors":
+        return b.view(contiguous(b, ref), lambda x: x.reshape((batch, x.shape[-1], 1)))
     *stack, m, n = ref.layout.shape
     if how == "matrix":
         return _matrix(b, ref, range(len(stack) + 2), (batch, m, n))

@@ -40,7 +40,7 @@ _EIG, _EIGH, _QR = type(np.linalg.eig(_ONE)), type(np.linalg.eigh(_ONE)), type(n
 _SLOGDET, _SVD = type(np.linalg.slogdet(_ONE)), type(np.linalg.svd(_ONE))
 
 
-def _inexact(*xs: Any) -> list[Any]:
+def inexact(*xs: Any) -> list[Any]:
     """Operands in NumPy's common dtype of linear algebra: integers become float64."""
     arrays = [operand(x) for x in xs]
     dtypes = [aval_of(x).dtype for x in arrays]
@@ -49,7 +49,7 @@ def _inexact(*xs: Any) -> list[Any]:
 
 
 def _square(name: str, a: Any) -> Any:
-    (x,) = _inexact(a)
+    (x,) = inexact(a)
     check_matrices(name, aval_of(x), square=True)
     return x
 
@@ -60,7 +60,7 @@ def _square(name: str, a: Any) -> Any:
 @implements(np.linalg.solve)
 def solve(a: Any, b: Any) -> Any:
     """The solution of ``a x = b``; b is a vector if it has one axis, else matrices."""
-    a, b = _inexact(a, b)
+    a, b = inexact(a, b)
     check_matrices("solve", aval_of(a), square=True)
     if len(shape_of(b)) == 1:
         return squeeze(lu.solve(a, expand_dims(b, (-1,))), (-1,))
@@ -96,7 +96,7 @@ def cholesky(a: Any, /, *, upper: bool = False) -> Any:
 @implements(np.linalg.tensorsolve)
 def tensorsolve(a: Any, b: Any, axes: Any = None) -> Any:
     """The solution of ``tensordot(a, x, x.ndim) = b``."""
-    a, b = _inexact(a, b)
+    a, b = inexact(a, b)
     rank = len(shape_of(a))
     if axes is not None:
         moved = [k % rank for k in axes]
@@ -113,7 +113,7 @@ def tensorsolve(a: Any, b: Any, axes: Any = None) -> Any:
 @implements(np.linalg.tensorinv)
 def tensorinv(a: Any, ind: int = 2) -> Any:
     """The inverse of ``tensordot(a, ., ind)``."""
-    (a,) = _inexact(a)
+    (a,) = inexact(a)
     shape = shape_of(a)
     if ind <= 0:
         raise ValueError(f"tensorinv: ind must be positive, found {ind}")
@@ -127,7 +127,7 @@ def tensorinv(a: Any, ind: int = 2) -> Any:
 @implements(np.linalg.qr)
 def qr(a: Any, mode: str = "reduced") -> Any:
     """Orthonormal columns times an upper triangle; ``mode`` is ``reduced``, ``complete`` or ``r``."""
-    (x,) = _inexact(a)
+    (x,) = inexact(a)
     if mode not in ("reduced", "complete", "r"):
         raise ValueError(f"qr: mode must be 'reduced', 'complete' or 'r' for traced values, found {mode!r}")
     q, r = spectral.qr(x, full_matrices=mode == "complete")
@@ -176,7 +176,7 @@ def _svd_hermitian(x: Any) -> tuple[Any, Any, Any]:
 @implements(np.linalg.svd)
 def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False) -> Any:
     """Singular values, descending, between the singular vectors."""
-    (x,) = _inexact(a)
+    (x,) = inexact(a)
     if not compute_uv:
         return np.flip(np.sort(np.abs(spectral.eigvalsh(x)), axis=-1), -1) if hermitian else spectral.svdvals(x)
     return _SVD(*(_svd_hermitian(x) if hermitian else spectral.svd(x, full_matrices)))
@@ -185,7 +185,7 @@ def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: 
 @implements(np.linalg.svdvals)
 def svdvals(x: Any, /) -> Any:
     """Singular values, descending."""
-    return spectral.svdvals(*_inexact(x))
+    return spectral.svdvals(*inexact(x))
 
 
 # what singular values tell ------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def _relative(x: Any, rtol: Any) -> float:
 @implements(np.linalg.pinv)
 def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = np._NoValue) -> Any:
     """The pseudo-inverse. Its derivative takes the rank as constant."""
-    (x,) = _inexact(a)
+    (x,) = inexact(a)
     check_matrices("pinv", aval_of(x))
     if rcond is None:
         rcond = 1e-15 if rtol is np._NoValue else _relative(x, rtol)
@@ -234,7 +234,7 @@ def matrix_rank(A: Any, tol: Any = None, hermitian: bool = False, *, rtol: Any =
 @implements(np.linalg.cond)
 def cond(x: Any, p: Any = None) -> Any:
     """The condition number in the norm of order ``p`` (None and 2: by singular values)."""
-    (x,) = _inexact(x)
+    (x,) = inexact(x)
     if p is None or p in (2, -2):
         s = spectral.svdvals(x)
         return np.divide(s[..., -1], s[..., 0]) if p == -2 else np.divide(s[..., 0], s[..., -1])
@@ -249,7 +249,7 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> tuple[Any, Any, Any, Any]:
     Residuals are given where a has more rows than columns, as NumPy does if a has full rank; of a matrix of lower rank
     they are given too, because tracing does not know the rank.
     """
-    a, b = _inexact(a, b)
+    a, b = inexact(a, b)
     m, n = check_matrices("lstsq", aval_of(a))
     if len(shape_of(a)) != 2 or len(shape_of(b)) not in (1, 2) or shape_of(b)[0] != m:
         raise np.linalg.LinAlgError(f"lstsq: a of shape {shape_of(a)} and b of shape {shape_of(b)} do not fit")

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core.avals import ShapedArray, aval_of
 from ..core.lowering import Inline, Library
-from ..core.primitive import ZERO, Linear, NotLinear, Primitive
+from ..core.primitive import ZERO, Linear, NotLinear, Primitive, ZeroDerivative
 from .cholesky import triangular_solve_p
 from .create import broadcasted_iota, zeros_like
 from .elementwise import (
@@ -55,7 +55,18 @@ from .stop import stop_gradient
 from .structural import bind_checked, expand_dims, moveaxis, reduce_sum, reshape, shape_of
 from .transcendental import log
 
-__all__ = ["det", "factored", "linear_solve", "linear_solve_p", "lu", "lu_p", "slogdet", "solve"]
+__all__ = [
+    "det",
+    "factored",
+    "inverse",
+    "linear_solve",
+    "linear_solve_p",
+    "lu",
+    "lu_p",
+    "pivots_to_permutation",
+    "slogdet",
+    "solve",
+]
 
 _INT32 = np.dtype(np.int32)
 
@@ -81,9 +92,7 @@ def _lu_impl(a: Any) -> tuple[Any, Any, Any]:
         (getrf,) = get_lapack_funcs(("getrf",), (a,))
         for k in np.ndindex(a.shape[:-2]):
             factors[k], pivots[k], _ = getrf(a[k])
-            own = permutation[k]
-            for i, j in enumerate(pivots[k]):
-                own[i], own[j] = own[j], own[i]
+            _exchange(permutation[k], pivots[k])
     return factors, pivots, permutation
 
 
@@ -137,6 +146,46 @@ def lu(a: Any) -> tuple[Any, Any, Any]:
     """
     factors, pivots, permutation = bind_checked(lu_p, a)
     return factors, pivots, permutation
+
+
+def _permutation_shape(pivots: ShapedArray, *, size: int) -> ShapedArray:
+    if not pivots.shape or pivots.dtype != _INT32:
+        raise TypeError(f"pivots: takes int32 vectors, found {pivots.dtype.name} of shape {pivots.shape}")
+    if size < pivots.shape[-1]:
+        raise ValueError(f"pivots: {pivots.shape[-1]} exchanges do not fit a permutation of {size} rows")
+    return ShapedArray((*pivots.shape[:-1], size), _INT32)
+
+
+def _permutation_impl(pivots: Any, *, size: int) -> Any:
+    order = np.empty((*np.shape(pivots)[:-1], size), _INT32)
+    order[...] = np.arange(size, dtype=_INT32)
+    for k in np.ndindex(order.shape[:-1]):
+        _exchange(order[k], pivots[k])
+    return order
+
+
+def _exchange(order: Any, pivots: Any) -> None:
+    for i, j in enumerate(pivots):
+        order[i], order[j] = order[j], order[i]
+
+
+pivots_to_permutation_p: Primitive = Primitive(
+    "pivots_to_permutation",
+    impl=_permutation_impl,
+    shape=_permutation_shape,
+    jvp=ZeroDerivative("it acts on integers"),
+    transpose=NotLinear(),
+    batch=batch_leading(lambda pivots, **params: pivots_to_permutation_p.bind(pivots, **params)),
+    lower=Library("permutation", operands=("vectors",), results=("rows",)),
+    samples=lambda rng: [
+        ((np.array(p, _INT32),), {"size": n}) for p, n in [([2, 1, 2], 3), ([[1, 1], [0, 1]], 3), ([], 2), ([[[0]]], 1)]
+    ],
+)
+
+
+def pivots_to_permutation(pivots: Any, size: int) -> Any:
+    """The order of ``size`` rows after row i was exchanged with row ``pivots[i]``, for each i in turn (int32)."""
+    return bind_checked(pivots_to_permutation_p, pivots, size=size)
 
 
 # linear systems -------------------------------------------------------------------------------------------------
@@ -221,13 +270,14 @@ def _linear_inline(a: Any, factors: Any, permutation: Any, b: Any, *, transpose:
         )
 
     if transpose:
-        order = expand_dims(_inverse(permutation), (-1,))
+        order = expand_dims(inverse(permutation), (-1,))
         return take_along_axis(half(half(b, False), True), order, -2, "promise_in_bounds")
     b = take_along_axis(b, expand_dims(permutation, (-1,)), -2, "promise_in_bounds")
     return half(half(b, True), False)
 
 
-def _inverse(permutation: Any) -> Any:
+def inverse(permutation: Any) -> Any:
+    """The inverse of permutations in the last axis."""
     shape = shape_of(permutation)
     flat = reshape(permutation, (math.prod(shape[:-1]), shape[-1]))
     grid = shape_of(flat)

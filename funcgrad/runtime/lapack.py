@@ -271,6 +271,27 @@ def _lu(dtype: np.dtype[Any], operands: Any, results: Any, batch: int, params: A
     return _LU.step([*operands, *results], words, batch, _real_work(m * n * min(m, n) // 3, dtype))
 
 
+_PERMUTATION = Recipe(
+    "permutation",
+    ("pivots", "order"),
+    ("k", "n"),
+    """
+for j in range($n):
+    store_i32(order + 4 * j, j)
+for j in range($k):
+    p = load_i32(pivots + 4 * j)
+    own = load_i32(order + 4 * j)
+    store_i32(order + 4 * j, load_i32(order + 4 * p))
+    store_i32(order + 4 * p, own)
+""",
+)
+
+
+def _permutation(dtype: np.dtype[Any], operands: Any, results: Any, batch: int, params: Any) -> Step:
+    words = dict(k=operands[0].shape[0], n=params["size"])
+    return _PERMUTATION.step([*operands, *results], words, batch, 4 * params["size"])
+
+
 # What LAPACK sees is the transpose, n by m, whose LQ factors are wanted. The reflectors go to q, which they become.
 _QR = Recipe(
     "qr",
@@ -413,6 +434,7 @@ ADAPTERS: dict[str, Callable[..., Step]] = {
     "cholesky": _cholesky,
     "triangular_solve": _triangular_solve,
     "lu": _lu,
+    "permutation": _permutation,
     "qr": _qr,
     "eigh": _eigh,
     "eigvalsh": _eigh,

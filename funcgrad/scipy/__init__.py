@@ -1,5 +1,5 @@
 """``scipy`` for functions that are differentiated, batched and compiled."""
 
-from . import special
+from . import linalg, special
 
-__all__ = ["special"]
+__all__ = ["linalg", "special"]
