@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .codegen.cpu import kernel_source
+from .codegen.lanes import lane_source, lane_table
 from .codegen.scalar import native
 from .core.jaxpr import ClosedJaxpr
 from .core.layout import Layout
@@ -28,9 +29,9 @@ from .kernels.assemble import Launch
 from .kernels.fuse import form_groups
 from .kernels.graph import Call, Graph, Ref, build_graph
 from .kernels.ir import Kernel, check_kernel
+from .kernels.library import RULES
 from .kernels.pipeline import build_steps
 from .kernels.plan import MemoryPlan, make_plan
-from .kernels.rules import RULES
 from .runtime.compile import CompiledKernel, compile_kernels, compile_kernels_with_numba
 from .runtime.executor import ARRAY, SCALAR, Program, Step
 from .runtime.host import Operand, host_step
@@ -72,7 +73,8 @@ def lower_jaxpr(closed: ClosedJaxpr) -> Lowered:
     known: dict[Kernel, str] = {}
     for step in steps:
         if isinstance(step, Call):
-            sources.append("")
+            small = step.kind == "small"
+            sources.append(lane_source(step.data[1].routine, step.operands[0].value.dtype) if small else "")
             continue
         source = known.get(step.kernel)
         if source is None:
@@ -166,9 +168,9 @@ def compile_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = (), compiler: s
     lowered = lower_jaxpr(closed)
     graph = lowered.graph
     plan = make_plan(lowered.steps, graph.inputs, graph.outputs, [v for v, _ in graph.constants], donated)
-    launches = [k for k, step in enumerate(lowered.steps) if isinstance(step, Launch) and k not in plan.elided]
-    kernels = COMPILERS[compiler]([lowered.sources[k] for k in launches])
-    addresses = {k: kernel.address for k, kernel in zip(launches, kernels, strict=True)}
+    generated = [k for k, source in enumerate(lowered.sources) if source and k not in plan.elided]
+    kernels = COMPILERS[compiler]([lowered.sources[k] for k in generated])
+    addresses = {k: kernel.address for k, kernel in zip(generated, kernels, strict=True)}
     rows: list[Step] = []
     for number, step in enumerate(lowered.steps):
         if number in plan.elided:
@@ -179,6 +181,8 @@ def compile_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = (), compiler: s
             rows.append(_gemm_row(step, plan))
         elif step.kind == "library":
             rows.append(_library_row(step, plan))
+        elif step.kind == "small":
+            rows.append(_small_row(step, addresses[number], plan))
         else:
             rows.append(_host_row(step, plan))
     program = Program(
@@ -226,6 +230,21 @@ def _matrix(ref: Ref, plan: MemoryPlan, shape: tuple[int, int]) -> Matrix:
 
 
 def _library_row(call: Call, plan: MemoryPlan) -> Step:
+    return library_step(*_routine(call, plan))
+
+
+def _small_row(call: Call, address: int, plan: MemoryPlan) -> Step:
+    """Many small matrices at a time, by generated code."""
+    ints, tiles = lane_table(*_routine(call, plan))
+    nanoseconds = 2 * sum([x.value.nbytes for x in call.operands]) / tiles  # as measured, within a factor of two
+    grain = 0 if tiles * nanoseconds < 2 * SLICE_NANOSECONDS else max(1, round(SLICE_NANOSECONDS / nanoseconds))
+    return Step(address, ints, tiles, grain)
+
+
+def _routine(
+    call: Call, plan: MemoryPlan
+) -> tuple[str, np.dtype[Any], list[Matrix], list[Matrix], int, dict[str, Any]]:
+    """What a routine of a library works on."""
     batch, lower = call.data
     operands = [_matrix(x, plan, x.layout.shape[1:]) for x in call.operands]  # type: ignore[arg-type]
     results = []
@@ -238,7 +257,7 @@ def _library_row(call: Call, plan: MemoryPlan) -> Step:
             else Layout.contiguous((batch, m, n))
         )
         results.append(_matrix(Ref(value, layout), plan, (m, n)))
-    return library_step(lower.routine, call.operands[0].value.dtype, operands, results, batch, call.eqn.params)
+    return lower.routine, call.operands[0].value.dtype, operands, results, batch, call.eqn.params
 
 
 def _host_row(call: Call, plan: MemoryPlan) -> Step:

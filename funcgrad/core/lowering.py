@@ -153,12 +153,17 @@ class Library:
     ``vectors`` are stacks of vectors (one axis).
     Of ``overwrites = ((result, operand), ...)`` the result may take over the operand's memory. Without ``results`` the
     routine runs in Python.
+
+    ``small``: the code generator has a kernel for many small matrices. ``otherwise`` replaces a routine that exists
+    for these alone: a function of tracers, as in ``Inline``. Operands named ``unread`` concern derivatives only.
     """
 
     routine: str
     operands: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
     overwrites: tuple[tuple[int, int], ...] = ()
+    small: bool = False
+    otherwise: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..util import prod
 from .affine import Walk, compose
 from .graph import INDEX, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
 
-__all__ = ["RULES", "identity_of"]
+__all__ = ["RULES", "SMALL_MATRIX", "SMALL_STACK", "contiguous", "host", "identity_of", "inline", "matrices"]
 
 BLOCK = 8192
 """Elements that one block of a large reduction folds; results do not depend on who computes which block."""
@@ -55,7 +55,7 @@ def _scalar(b: GraphBuilder, eqn: Eqn, lower: L.Scalar, refs: list[Ref]) -> Ref:
         return refs[0]
     params = kept_params(lower.fn, eqn.params)
     if not b.native(lower.fn, tuple([x.value.dtype for x in refs]), aval.dtype, params):
-        return _host(b, eqn, lower, refs)[0]
+        return host(b, eqn, lower, refs)[0]
     if lower.fn == "mul":  # gradients are full of multiplications by one
         for one, other in (refs, refs[::-1]):
             if one.value.kind == "const" and one.value.mode == 1:
@@ -83,8 +83,11 @@ def _generate(b: GraphBuilder, eqn: Eqn, lower: L.Generate, refs: list[Ref]) -> 
     return line if aval.dtype == value.dtype else b.map("convert", [line], aval.dtype, aval.shape)
 
 
-def reduce_values(b: GraphBuilder, monoid: str, ref: Ref, axes: Sequence[int], out_shape: tuple[int, ...]) -> Ref:
-    """``ref`` folded over ``axes`` of its own (unsqueezed) shape; large folds in two steps, by blocks."""
+def reduce_values(
+    b: GraphBuilder, monoid: str, ref: Ref, axes: Sequence[int], out_shape: tuple[int, ...], unrolled: int = UNROLLED
+) -> Ref:
+    """``ref`` folded over ``axes`` of its own (unsqueezed) shape; large folds in two steps, by blocks, and those of
+    at most ``unrolled`` elements as an expression."""
     dtype, shape = ref.value.dtype, ref.layout.shape
     if dtype.kind == "b":
         monoid = _BOOL_MONOIDS.get(monoid, monoid)
@@ -95,7 +98,7 @@ def reduce_values(b: GraphBuilder, monoid: str, ref: Ref, axes: Sequence[int], o
     kept_axes = [int(number[a]) for a in axes if shape[a] != 1]
     if not kept_axes:
         return b.view(ref, lambda x: x.reshape(out_shape))
-    if prod([layout.shape[a] for a in kept_axes]) <= UNROLLED and _cheap(ref.value):
+    if prod([layout.shape[a] for a in kept_axes]) <= unrolled and _cheap(ref.value):
         return _unrolled(b, monoid, ref, axes, out_shape)
     narrow = Ref(ref.value, layout)
     value = _blocked(b, monoid, narrow, sorted(kept_axes), dtype) or b.fold("fold", monoid, narrow, kept_axes, dtype)
@@ -145,7 +148,7 @@ def _reduce(b: GraphBuilder, eqn: Eqn, lower: L.Reduce, refs: list[Ref]) -> Ref:
     """Folds over complex extremes and the like, which have no scalar function, run in Python."""
     dtype = refs[0].value.dtype
     if not b.native(lower.monoid, (dtype, dtype), dtype, ()):
-        return _host(b, eqn, lower, refs)[0]
+        return host(b, eqn, lower, refs)[0]
     return reduce_values(b, lower.monoid, refs[0], eqn.params["axes"], eqn.outvars[0].aval.shape)
 
 
@@ -160,7 +163,7 @@ def _arg_reduce(b: GraphBuilder, eqn: Eqn, lower: L.ArgReduce, refs: list[Ref]) 
     if shape[axis] == 1:
         return b.fill(0, aval)
     if ref.value.dtype.kind == "c":
-        return _host(b, eqn, lower, refs)[0]
+        return host(b, eqn, lower, refs)[0]
     narrow = sum([n != 1 for n in shape[:axis]])
     value = b.fold("argfold", lower.extreme, Ref(ref.value, squeeze(ref.layout)), [narrow], np.dtype(np.int64))
     ref = b.whole(value, aval.shape)
@@ -173,7 +176,7 @@ def _cumulate(b: GraphBuilder, eqn: Eqn, lower: L.Cumulate, refs: list[Ref]) -> 
     if aval.size == 0 or aval.shape[axis] == 1:
         return ref
     if not b.native(lower.monoid, (aval.dtype, aval.dtype), aval.dtype, ()):
-        return _host(b, eqn, lower, refs)[0]
+        return host(b, eqn, lower, refs)[0]
     layout = ref.layout.reverse([axis]) if backwards else ref.layout
     monoid = _BOOL_MONOIDS.get(lower.monoid, lower.monoid) if aval.dtype.kind == "b" else lower.monoid
     value = b.new("scan", squeeze_shape(aval.shape), aval.dtype, [Ref(ref.value, squeeze(layout))])
@@ -413,7 +416,7 @@ def _scatter(b: GraphBuilder, eqn: Eqn, lower: L.Scatter, refs: list[Ref]) -> An
         return source
     dtype = aval.dtype
     if lower.combine != "set" and not b.native(lower.combine, (dtype, dtype), dtype, ()):
-        return _host(b, eqn, lower, refs)[0]
+        return host(b, eqn, lower, refs)[0]
     array, _ = _updated(b, source, aval.shape)
     whole = Layout.contiguous(aval.shape)
     shape = update.layout.shape
@@ -435,6 +438,8 @@ def _scatter(b: GraphBuilder, eqn: Eqn, lower: L.Scatter, refs: list[Ref]) -> An
 
 # contractions ---------------------------------------------------------------------------------------------------
 
+SMALL_MATRIX, SMALL_STACK = 16, 8
+"""Orders up to which, and numbers from which, matrices are worked on many at a time by a kernel of our own."""
 SMALL_PRODUCT = 2048
 """Multiply-adds up to which a matrix product is a generated loop: a call of BLAS costs more."""
 
@@ -453,6 +458,8 @@ def _contract(b: GraphBuilder, eqn: Eqn, lower: L.Contract, refs: list[Ref]) -> 
         return b.fill(0, aval)
     b.flops += 2 * n_batch * m * n * k
     small = m == 1 or n == 1 or k == 1 or n_batch * m * n * k <= SMALL_PRODUCT
+    many = not small and n_batch >= SMALL_STACK and max(m, n, k) <= SMALL_MATRIX
+    small = small or many
     if small or aval.dtype.name not in _GEMM_DTYPES:
         domain = (*batch, *rows, *columns, *inner)
         first = len(batch)
@@ -461,16 +468,18 @@ def _contract(b: GraphBuilder, eqn: Eqn, lower: L.Contract, refs: list[Ref]) -> 
         left = Ref(x.value, x.layout.permute((*xb, *xf, *xc)).broadcast(domain, x_axes))
         right = Ref(y.value, y.layout.permute((*yb, *yf, *yc)).broadcast(domain, y_axes))
         product = b.map("mul", [left, right], aval.dtype, domain)
-        return reduce_values(b, "add", product, range(len(domain) - len(inner), len(domain)), aval.shape)
-    x = _matrix(b, x, (*xb, *xf, *xc), (n_batch, m, k))
-    y = _matrix(b, y, (*yb, *yc, *yf), (n_batch, k, n))
+        # Of many small matrices a product is written out along k: BLAS needs two to ten times as long (2 to 16 rows).
+        folded = range(len(domain) - len(inner), len(domain))
+        return reduce_values(b, "add", product, folded, aval.shape, SMALL_MATRIX if many else UNROLLED)
+    x = matrices(b, x, (*xb, *xf, *xc), (n_batch, m, k))
+    y = matrices(b, y, (*yb, *yc, *yf), (n_batch, k, n))
     return b.call("gemm", eqn, [x, y], (n_batch, m, n, k))
 
 
 _GEMM_DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
-def _matrix(b: GraphBuilder, ref: Ref, permutation: Sequence[int], shape: tuple[int, int, int]) -> Ref:
+def matrices(b: GraphBuilder, ref: Ref, permutation: Sequence[int], shape: tuple[int, int, int]) -> Ref:
     """A batch of matrices that BLAS can read: rows or columns of adjacent elements."""
     permuted = Ref(ref.value, ref.layout.permute(permutation))
     layout = permuted.layout.reshape(shape)
@@ -483,50 +492,7 @@ def _matrix(b: GraphBuilder, ref: Ref, permutation: Sequence[int], shape: tuple[
     return b.view(b.copy(permuted), lambda x: x.reshape(shape))
 
 
-# library routines -----------------------------------------------------------------------------------------------
-
-
-def _library(b: GraphBuilder, eqn: Eqn, lower: L.Library, refs: list[Ref]) -> Any:
-    """A routine on stacks of matrices, each stored as the routine wants it. What is stored by columns is a view."""
-    avals = [v.aval for v in eqn.outvars]
-    if all([a.size == 0 for a in avals]) and lower.results:
-        return tuple([b.fill(0, a) for a in avals])
-    if not lower.results or any([x.layout.size == 0 for x in refs]):
-        return _host(b, eqn, lower, refs)
-    batch = prod(refs[0].layout.shape[: -1 if lower.operands[0] == "vectors" else -2])
-    operands = [_stack(b, x, how, batch) for x, how in zip(refs, lower.operands, strict=True)]
-    results = b.call("library", eqn, operands, (batch, lower), lower.overwrites)
-    return tuple([_stored_by(x, how) for x, how in zip(results, lower.results, strict=True)])
-
-
-def _stack(b: GraphBuilder, ref: Ref, how: str, batch: int) -> Ref:
-    """``ref`` as ``batch`` matrices in the asked-for order."""
-    if how == "vectors":
-        return b.view(contiguous(b, ref), lambda x: x.reshape((batch, x.shape[-1], 1)))
-    *stack, m, n = ref.layout.shape
-    if how == "matrix":
-        return _matrix(b, ref, range(len(stack) + 2), (batch, m, n))
-    if how == "rows":
-        return b.view(contiguous(b, ref), lambda x: x.reshape((batch, m, n)))
-    turned = b.view(contiguous(b, Ref(ref.value, _turned(ref.layout))), lambda x: x.reshape((batch, n, m)))
-    return Ref(turned.value, _turned(turned.layout))
-
-
-def _turned(layout: Layout) -> Layout:
-    rank = len(layout.shape)
-    return layout.permute((*range(rank - 2), rank - 1, rank - 2))
-
-
-def _stored_by(ref: Ref, how: str) -> Ref:
-    """An output seen through the order in which the routine stores it."""
-    if how == "rows":
-        return ref
-    stored = Layout.contiguous(_turned(ref.layout).shape)
-    ref.value.shape = squeeze_shape(stored.shape)
-    return Ref(ref.value, _turned(stored))
-
-
-def _inline(b: GraphBuilder, eqn: Eqn, lower: L.Inline, refs: list[Ref]) -> tuple[Ref, ...]:
+def inline(b: GraphBuilder, eqn: Eqn, lower: L.Inline, refs: list[Ref]) -> tuple[Ref, ...]:
     """Expand a function written with other primitives."""
 
     def flat(*args: Any) -> Sequence[Any]:
@@ -545,7 +511,7 @@ def constant(b: GraphBuilder, x: Any) -> Ref:
     return b.whole(value, array.shape)
 
 
-def _host(b: GraphBuilder, eqn: Eqn, lower: Any, refs: list[Ref]) -> tuple[Ref, ...]:
+def host(b: GraphBuilder, eqn: Eqn, lower: Any, refs: list[Ref]) -> tuple[Ref, ...]:
     return b.call("host", eqn, [contiguous(b, x) for x in refs])
 
 
@@ -567,7 +533,7 @@ RULES: dict[type, Callable[..., Any]] = {
     L.Gather: _gather,
     L.Scatter: _scatter,
     L.Contract: _contract,
-    L.Inline: _inline,
-    L.Host: _host,
-    L.Library: _library,
+    L.Inline: inline,
+    L.Host: host,
+    L.Library: host,
 }

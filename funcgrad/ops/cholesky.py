@@ -62,7 +62,7 @@ cholesky_p: Primitive = Primitive(
     jvp=_cholesky_jvp,
     transpose=NotLinear(),
     batch=batch_leading(lambda a: cholesky_p.bind(a)),
-    lower=Library("cholesky", operands=("rows",), results=("rows",), overwrites=((0, 0),)),
+    lower=Library("cholesky", operands=("rows",), results=("rows",), overwrites=((0, 0),), small=True),
     samples=lambda rng: [
         ((positive_definite(rng, *s),), {}) for s in [(3, 3), (1, 1), (2, 4, 4), (2, 3, 2, 2), (0, 0), (0, 2, 2)]
     ],
@@ -167,7 +167,7 @@ triangular_solve_p: Primitive = Primitive(
     jvp=_solve_jvp,
     transpose=_solve_transpose,
     batch=_solve_batch,
-    lower=Library("triangular_solve", operands=("matrix", "rows"), results=("rows",), overwrites=((0, 1),)),
+    lower=Library("triangular_solve", operands=("matrix", "rows"), results=("rows",), overwrites=((0, 1),), small=True),
     samples=_solve_samples,
 )
 

@@ -129,7 +129,7 @@ lu_p: Primitive = Primitive(
     jvp=_lu_jvp,
     transpose=NotLinear(),
     batch=batch_leading(lambda a: lu_p.bind(a)),
-    lower=Library("lu", operands=("columns",), results=("columns", "rows", "rows"), overwrites=((0, 0),)),
+    lower=Library("lu", operands=("columns",), results=("columns", "rows", "rows"), overwrites=((0, 0),), small=True),
     multiple_results=True,
     samples=lambda rng: [
         ((rng.normal(size=s),), {})
@@ -304,7 +304,14 @@ linear_solve_p: Primitive = Primitive(
     jvp=_linear_jvp,
     transpose=_linear_transpose,
     batch=_linear_batch,
-    lower=Inline(_linear_inline),
+    lower=Library(
+        "linear_solve",
+        operands=("unread", "matrix", "vectors", "rows"),
+        results=("rows",),
+        overwrites=((0, 2),),
+        small=True,
+        otherwise=_linear_inline,
+    ),
     samples=_factored_samples,
 )
 

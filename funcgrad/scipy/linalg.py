@@ -236,7 +236,8 @@ def qr(
     """``(q, r)``; ``mode`` is ``full``, ``economic`` or ``r``."""
     if pivoting or mode not in ("full", "economic", "r"):
         raise ValueError(f"qr: of traced values modes are 'full', 'economic', 'r', without pivoting; found {mode!r}")
-    q, r = spectral.qr(*inexact(a), full_matrices=mode != "economic")
+    (x,) = inexact(a)
+    q, r = spectral.qr(x, full_matrices=mode != "economic")
     return (r,) if mode == "r" else (q, r)
 
 
@@ -246,7 +247,8 @@ def svd(
     lapack_driver: str = "gesdd",
 ) -> Any:  # fmt: skip
     """``(u, s, vh)``, or ``s``."""
-    return spectral.svd(*inexact(a), full_matrices=full_matrices) if compute_uv else spectral.svdvals(*inexact(a))
+    (x,) = inexact(a)
+    return spectral.svd(x, full_matrices=full_matrices) if compute_uv else spectral.svdvals(x)
 
 
 @_face
