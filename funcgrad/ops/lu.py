@@ -377,7 +377,7 @@ def _det_jvp(primals: Any, tangents: Any, out: Any) -> Any:
     tiny = select(eq(tiny, dtype.type(0)), dtype.type(1e-12), tiny)
     missing = select(eq(size, dtype.type(0)), expand_dims(tiny, (-1,)), dtype.type(0))
     regular = factors + on_diagonal(convert_element_type(missing, aval_of(a).dtype))
-    return mul(_det_value(a, regular, permutation), _trace_of_solve(a, regular, permutation, tangents[0]))
+    return mul(_det_p.bind(a, regular, permutation), _trace_of_solve(a, regular, permutation, tangents[0]))
 
 
 _det_p: Primitive = Primitive(
