@@ -3,8 +3,10 @@
 Derivatives are safe in the gauge: where a decomposition is not unique, the parts of its derivative that nothing
 determines are zero, and never NaN or infinite. So it is with the eigenvectors of equal eigenvalues (and the singular
 vectors of equal or vanishing singular values), with the columns that complete a basis (``full_matrices``), and with
-the phases of complex vectors. Values count as equal if they agree to rounding: to eps times order times the largest.
-Functions that do not depend on the arbitrary choice have their true derivatives.
+the phases of complex vectors. Values count as equal if they agree to rounding: to 8 eps times order times the largest.
+
+So functions of a whole group of equal values (their sum, the projector on the space of their vectors) have their true
+derivatives. A function that weighs single vectors of a group has none, and gets a finite number.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def _tolerance(values: Any, order: int) -> Any:
     size = absolute(values)
     dtype = aval_of(size).dtype
     largest = reduce_max(size, (len(shape_of(size)) - 1,))
-    return expand_dims(mul(largest, dtype.type(order * np.finfo(dtype).eps)), (-2, -1))
+    return expand_dims(mul(largest, dtype.type(8 * order * np.finfo(dtype).eps)), (-2, -1))
 
 
 def _reciprocal(x: Any, undetermined: Any) -> Any:
