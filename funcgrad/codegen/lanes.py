@@ -16,6 +16,7 @@ NaN in every element, as with the library.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -45,7 +46,9 @@ def kernel(slots, ints, lo, hi):
     batch = integer(ints, 4)
     n = integer(ints, 5)
     step0 = integer(ints, 6)
-    step1 = integer(ints, 7)
+    down0 = integer(ints, 7)
+    right0 = integer(ints, 8)
+    step1 = integer(ints, 9)
     m = stack(SQUARE)
     t = stack(LINE)
     r = stack(ONE)
@@ -55,8 +58,8 @@ def kernel(slots, ints, lo, hi):
         for i in range(n):
             for j in range(i + 1):
                 for l in range(LANES):
-                    at = p0 + min_i64(first + l, batch - 1) * step0
-                    store_@(m, (i * n + j) * LANES + l, 2, load_@(at, i * n + j, 0))
+                    at = p0 + min_i64(first + l, batch - 1) * step0 + i * down0 + j * right0
+                    store_@(m, (i * n + j) * LANES + l, 2, load_@(at, 0, 0))
         for l in range(LANES):
             store_@(bad, l, 5, @(0.0))
         for j in range(n):
@@ -88,9 +91,9 @@ def kernel(slots, ints, lo, hi):
 """
 
 
-def _cholesky(operands: Any, results: Any, batch: int, params: Any, size: int) -> list[int]:
+def _cholesky(operands: Any, results: Any, batch: int, params: Any) -> list[int]:
     (a,), (x,) = operands, results
-    return [a.slot, x.slot, a.offset, x.offset, batch, a.shape[0], a.batch_stride, x.batch_stride]
+    return [a.slot, x.slot, a.offset, x.offset, batch, a.shape[0], a.batch_stride, *a.strides, x.batch_stride]
 
 
 # A lower triangle f, forwards: t is the right-hand side that is worked on, y the solution.
@@ -121,7 +124,9 @@ def kernel(slots, ints, lo, hi):
     down1 = integer(ints, 13)
     right1 = integer(ints, 14)
     step2 = integer(ints, 15)
-    unit = integer(ints, 16)
+    down2 = integer(ints, 16)
+    right2 = integer(ints, 17)
+    unit = integer(ints, 18)
     f = stack(SQUARE)
     t = stack(LINE)
     y = stack(LINE)
@@ -147,31 +152,34 @@ def kernel(slots, ints, lo, hi):
     + _FORWARD
     + """
             for l in range(min_i64(LANES, batch - first)):
-                at = p2 + (first + l) * step2 + c * right1
+                at = p2 + (first + l) * step2 + c * right2
                 for i in range(n):
-                    store_@(at + i * down1, 0, 2, load_@(y, i * LANES + l, 5))
+                    store_@(at + i * down2, 0, 2, load_@(y, i * LANES + l, 5))
 """
 )
 
 
-def _triangular_solve(operands: Any, results: Any, batch: int, params: Any, size: int) -> list[int]:
+def _triangular_solve(operands: Any, results: Any, batch: int, params: Any) -> list[int]:
     (a, b), (x,) = operands, results
-    n, (down, right), lower = a.shape[0], a.strides, params["lower"]
-    rows, columns = b.shape
-    b_down, b_right = columns * size, size  # stored by rows, as the result is
-    if params["transpose_a"] == params["left_side"]:  # of xᵀ op(a)ᵀ = bᵀ too
-        down, right, lower = right, down, not lower
+    lower = params["lower"]
+    if params["transpose_a"] == params["left_side"]:  # on the right it is of xᵀ op(a)ᵀ = bᵀ
+        a, lower = a.T, not lower
     if not params["left_side"]:
-        columns, b_down, b_right = rows, b_right, b_down
-    at_a, at_b = a.offset, 0
+        b, x = b.T, x.T
     if not lower:
-        at_a += (n - 1) * (down + right)
-        at_b += (n - 1) * b_down
-        down, right, b_down = -down, -right, -b_down
+        a, b, x = _backwards(a, True), _backwards(b, False), _backwards(x, False)
+    every = (a, b, x)
     return [
-        a.slot, b.slot, x.slot, at_a, b.offset + at_b, x.offset + at_b, batch, n, columns, a.batch_stride, down, right,
-        b.batch_stride, b_down, b_right, x.batch_stride, int(params["unit_diagonal"]),
+        *[v.slot for v in every], *[v.offset for v in every], batch, *b.shape, a.batch_stride, *a.strides,
+        b.batch_stride, *b.strides, x.batch_stride, *x.strides, int(params["unit_diagonal"]),
     ]  # fmt: skip
+
+
+def _backwards(x: Any, columns: bool) -> Any:
+    """A matrix whose rows, and columns too, are read from the last to the first."""
+    (m, n), (down, right) = x.shape, x.strides
+    offset = x.offset + (m - 1) * down + ((n - 1) * right if columns else 0)
+    return replace(x, offset=offset, strides=(-down, -right if columns else right))
 
 
 # Each lane has a pivot of its own: every row takes part in every exchange, and selects.
@@ -184,9 +192,11 @@ def kernel(slots, ints, lo, hi):
     batch = integer(ints, 8)
     n = integer(ints, 9)
     step0 = integer(ints, 10)
-    step1 = integer(ints, 11)
-    step2 = integer(ints, 12)
-    step3 = integer(ints, 13)
+    down0 = integer(ints, 11)
+    right0 = integer(ints, 12)
+    step1 = integer(ints, 13)
+    step2 = integer(ints, 14)
+    step3 = integer(ints, 15)
     m = stack(SQUARE)
     order = stack(LINE)
     pivot = stack(LINE)
@@ -197,10 +207,11 @@ def kernel(slots, ints, lo, hi):
     u = stack(LINE)
     for tile in range(lo, hi):
         first = tile * LANES
-        for e in range(n * n):
-            for l in range(LANES):
-                at = p0 + min_i64(first + l, batch - 1) * step0
-                store_@(m, e * LANES + l, 4, load_@(at, e, 0))
+        for i in range(n):
+            for j in range(n):
+                for l in range(LANES):
+                    at = p0 + min_i64(first + l, batch - 1) * step0 + i * down0 + j * right0
+                    store_@(m, (j * n + i) * LANES + l, 4, load_@(at, 0, 0))
         for i in range(n):
             for l in range(LANES):
                 store_@(order, i * LANES + l, 5, i64_to_@(i))
@@ -261,11 +272,11 @@ def kernel(slots, ints, lo, hi):
 """
 
 
-def _lu(operands: Any, results: Any, batch: int, params: Any, size: int) -> list[int]:
+def _lu(operands: Any, results: Any, batch: int, params: Any) -> list[int]:
     every = [*operands, *results]
     return [
         *[x.slot for x in every], *[x.offset for x in every], batch, operands[0].shape[0],
-        *[x.batch_stride for x in every],
+        operands[0].batch_stride, *operands[0].strides, *[x.batch_stride for x in results],
     ]  # fmt: skip
 
 
@@ -285,8 +296,10 @@ def kernel(slots, ints, lo, hi):
     right0 = integer(ints, 13)
     step1 = integer(ints, 14)
     step2 = integer(ints, 15)
-    step3 = integer(ints, 16)
-    transposed = integer(ints, 17)
+    down2 = integer(ints, 16)
+    right2 = integer(ints, 17)
+    step3 = integer(ints, 18)
+    transposed = integer(ints, 19)
     f = stack(SQUARE)
     t = stack(LINE)
     y = stack(LINE)
@@ -314,7 +327,7 @@ def kernel(slots, ints, lo, hi):
                     row = i
                     if transposed == 0:
                         row = i32_to_i64(load_i32(p1 + q * step1, i, 1))
-                    store_@(t, i * LANES + l, 4, load_@(p2 + q * step2, row * columns + c, 2))
+                    store_@(t, i * LANES + l, 4, load_@(p2 + q * step2 + row * down2 + c * right2, 0, 2))
 """
     + _FORWARD
     + """
@@ -338,13 +351,13 @@ def kernel(slots, ints, lo, hi):
 )
 
 
-def _linear_solve(operands: Any, results: Any, batch: int, params: Any, size: int) -> list[int]:
+def _linear_solve(operands: Any, results: Any, batch: int, params: Any) -> list[int]:
     (f, order, b), (x,) = operands, results
     every = (f, order, b, x)
     down, right = f.strides[::-1] if params["transpose"] else f.strides
     return [
         *[v.slot for v in every], *[v.offset for v in every], batch, *b.shape, f.batch_stride, down, right,
-        order.batch_stride, b.batch_stride, x.batch_stride, int(params["transpose"]),
+        order.batch_stride, b.batch_stride, *b.strides, x.batch_stride, int(params["transpose"]),
     ]  # fmt: skip
 
 
@@ -371,4 +384,4 @@ def lane_table(
 ) -> tuple[list[int], int]:
     """The kernel's table and the extent of its parallel axis. Operands are of the kind ``runtime.libraries.Matrix``."""
     kind = _KINDS[np.dtype(dtype).name]
-    return _ROUTINES[routine][1](operands, results, batch, params, _SIZES[kind]), -(-batch // LANES[kind])
+    return _ROUTINES[routine][1](operands, results, batch, params), -(-batch // LANES[kind])

@@ -32,9 +32,19 @@ def library(b: GraphBuilder, eqn: Eqn, lower: L.Library, refs: list[Ref]) -> Any
         return inline(b, eqn, L.Inline(lower.otherwise), refs)
     if not lower.results or empty:
         return host(b, eqn, lower, refs)
-    operands = [_stack(b, x, how, batch) for x, how in read]
-    results = b.call("small" if small else "library", eqn, operands, (batch, lower), lower.overwrites)
+    if small:  # which reads with any strides, into memory of its own
+        operands = [_stack(b, x, how, batch) if how == "vectors" else _seen(b, x, batch) for x, how in read]
+        results = b.call("small", eqn, operands, (batch, lower))
+    else:
+        operands = [_stack(b, x, how, batch) for x, how in read]
+        results = b.call("library", eqn, operands, (batch, lower), lower.overwrites)
     return tuple([_stored_by(x, how) for x, how in zip(results, lower.results, strict=True)])
+
+
+def _seen(b: GraphBuilder, ref: Ref, batch: int) -> Ref:
+    """``ref`` as ``batch`` matrices that lie in memory, in whatever order."""
+    *_, m, n = ref.layout.shape
+    return b.view(b.copy(ref) if ref.value.virtual else ref, lambda x: x.reshape((batch, m, n)))
 
 
 def _stack(b: GraphBuilder, ref: Ref, how: str, batch: int) -> Ref:
