@@ -3,14 +3,19 @@
 Derivatives are safe in the gauge: where a decomposition is not unique, the parts of its derivative that nothing
 determines are zero, and never NaN or infinite. So it is with the eigenvectors of equal eigenvalues (and the singular
 vectors of equal or vanishing singular values), with the columns that complete a basis (``full_matrices``), and with
-the phases of complex vectors. Values count as equal if they agree to rounding: to 8 eps times order times the largest.
+the phases of complex vectors. Values count as equal if they agree to rounding: to 8 eps times the
+root of the order times the largest.
 
-So functions of a whole group of equal values (their sum, the projector on the space of their vectors) have their true
-derivatives. A function that weighs single vectors of a group has none, and gets a finite number.
+So symmetric functions of a group of equal values, and of the space that their vectors span (the projector on it), have
+their true derivatives. What depends on single vectors of a group has none, and gets a finite number. Beware of
+``v f(w) vᴴ``, which is a smooth function of the matrix: where eigenvalues are equal its derivative in v mixes vectors
+within the group by an amount that only the limit of unequal ones would give, and which is taken as zero here. Write
+such functions in closed form (``pinv``, ``expm``, ``solve``), whose derivatives hold there too.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -56,7 +61,7 @@ def _tolerance(values: Any, order: int) -> Any:
     size = absolute(values)
     dtype = aval_of(size).dtype
     largest = reduce_max(size, (len(shape_of(size)) - 1,))
-    return expand_dims(mul(largest, dtype.type(8 * order * np.finfo(dtype).eps)), (-2, -1))
+    return expand_dims(mul(largest, dtype.type(8 * math.sqrt(order) * np.finfo(dtype).eps)), (-2, -1))
 
 
 def _reciprocal(x: Any, undetermined: Any) -> Any:
