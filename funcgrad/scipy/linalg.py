@@ -36,9 +36,9 @@ from ..ops.promotion import as_dtype
 from ..ops.structural import broadcast_to, expand_dims, shape_of, squeeze
 
 __all__ = [
-    "block_diag", "cho_factor", "cho_solve", "cholesky", "circulant", "det", "eigh", "eigvalsh", "expm", "hankel",
-    "inv", "lstsq", "lu", "lu_factor", "lu_solve", "pinv", "polar", "qr", "solve", "solve_triangular", "svd",
-    "svdvals", "toeplitz",
+    "block_diag", "cho_factor", "cho_solve", "cholesky", "circulant", "det", "eig", "eigh", "eigvals", "eigvalsh",
+    "expm", "hankel", "inv", "lstsq", "lu", "lu_factor", "lu_solve", "norm", "pinv", "polar", "qr", "solve",
+    "solve_triangular", "svd", "svdvals", "toeplitz",
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -286,6 +286,32 @@ def eigh(a: Any, b: Any = None, *, lower: bool = True, eigvals_only: bool = Fals
 def eigvalsh(a: Any, b: Any = None, *, lower: bool = True, **kwargs: Any) -> Any:
     """Eigenvalues of a Hermitian matrix, or of a pair."""
     return eigh(a, b, lower=lower, eigvals_only=True, **kwargs)
+
+
+@_face
+def eig(
+    a: Any, b: Any = None, left: bool = False, right: bool = True, overwrite_a: bool = False,
+    overwrite_b: bool = False, check_finite: bool = True, homogeneous_eigvals: bool = False,
+) -> Any:  # fmt: skip
+    """Eigenvalues and right eigenvectors of a square matrix."""
+    if b is not None or left or homogeneous_eigvals:
+        raise TypeError("eig: of traced values there are right eigenvectors of one matrix only")
+    (x,) = inexact(a)
+    return spectral.eig(x) if right else spectral.eig(x)[0]
+
+
+@_face
+def eigvals(
+    a: Any, b: Any = None, overwrite_a: bool = False, check_finite: bool = True, homogeneous_eigvals: bool = False
+) -> Any:
+    """Eigenvalues of a square matrix."""
+    return eig(a, b, right=False, homogeneous_eigvals=homogeneous_eigvals)
+
+
+@_face
+def norm(a: Any, ord: Any = None, axis: Any = None, keepdims: bool = False, check_finite: bool = True) -> Any:
+    """Norm of vectors or matrices."""
+    return nl.norm(a, ord, axis, keepdims)
 
 
 @_face

@@ -46,6 +46,7 @@ def rows(cplx: bool) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "qr": (lambda m, x: [*m.qr(x), *m.qr(x, mode="economic"), *m.qr(x, mode="r")], (tall,)),
         "singular values": (lambda m, x: [m.svdvals(x), m.svd(x, compute_uv=False), m.svd(x)[1]], (tall,)),
         "eigh": (lambda m, x, y: [m.eigvalsh(x), m.eigh(x, eigvals_only=True), m.eigh(x, y, eigvals_only=True), m.eigh(x, y, lower=False)[0]], (h, g)),
+        "eig": (lambda m, x: [m.eigvals(x), m.norm(x), m.norm(x, "nuc"), *np.abs(m.eig(x)[1])], (a,)),
         "polar": (lambda m, x: [*m.polar(x), *m.polar(x, side="left")], (tall,)),
         "polar wide": (lambda m, x: [*m.polar(x), *m.polar(x, side="left")], (wide,)),
         "expm": (lambda m, x: [m.expm(x), m.expm(20 * x), m.expm(0.01 * x), m.expm(0 * x)], (a,)),
