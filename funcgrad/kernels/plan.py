@@ -152,10 +152,11 @@ def _takes_over(launch: Launch, value: Value, dying: Sequence[Value], taken: set
 
 
 def _overwrites(call: Call, value: Value, dying: Sequence[Value], taken: set[int]) -> Value | None:
-    """The operand that dies here and that the routine would have to copy into ``value``."""
+    """The operand that dies here and that the routine would have to copy into ``value``: one without gaps, in the
+    order of ``value``."""
     for k, j in call.overwrites:
         old, layout = call.operands[j]
-        whole = layout.offset == 0 and layout.is_contiguous() and layout.size == old.size
+        whole = layout.offset == 0 and layout.size == old.size
         alone = sum([x.value is old for x in call.operands]) == 1
         if call.outputs[k] is value and old in dying and old.index not in taken and whole and alone:
             return old if old.nbytes == value.nbytes else None
