@@ -340,14 +340,16 @@ def test_inputs_are_not_written(batch: int, n: int, rng: np.random.Generator) ->
     np.testing.assert_array_equal(b, kept_b)
 
 
-@pytest.mark.parametrize(
-    "fun", [la.cholesky, lambda x: lu.lu(x)[0], lambda x: la.eigh(x)[1]], ids=["cholesky", "lu", "eigh"]
-)
-def test_dying_operands_are_written_over(fun: Any) -> None:
+FACTORS = {"cholesky": la.cholesky, "lu": lambda x: lu.lu(x)[0], "eigh": lambda x: la.eigh(x)[1] ** 2}
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_dying_operands_are_written_over(name: str) -> None:
     """A matrix that is made for its factor is factored where it lies."""
+    fun, x = FACTORS[name], np.diag(np.arange(30.0)) + 1
     f = fg.jit(lambda x: np.sum(fun(x + 1.0)))
-    assert f.trace(np.eye(30)).lower().compile().memory_analysis()["temporary_bytes"] < 1.5 * 30 * 30 * 8
-    np.testing.assert_allclose(f(np.eye(30)), np.sum(fun(np.eye(30) + 1.0)), rtol=1e-9, atol=1e-9)
+    assert f.trace(x).lower().compile().memory_analysis()["temporary_bytes"] < 1.5 * 30 * 30 * 8
+    np.testing.assert_allclose(f(x), np.sum(fun(x + 1.0)), rtol=1e-9, atol=1e-9)
 
 
 def test_results_do_not_depend_on_the_number_of_threads(rng: np.random.Generator) -> None:
