@@ -82,5 +82,4 @@ def eig(x: Any, *, compute_left_eigenvectors: bool = False, compute_right_eigenv
     """``[w, v]``, or ``[w]`` without right eigenvectors. Left ones are not computed: take those of the transpose."""
     if compute_left_eigenvectors:
         raise NotImplementedError("eig: left eigenvectors are not computed; they are the right ones of x's transpose")
-    w, v = _spectral.eig(operand(x))
-    return [w, v] if compute_right_eigenvectors else [w]
+    return list(_spectral.eig(operand(x))) if compute_right_eigenvectors else [_spectral.eigvals(operand(x))]

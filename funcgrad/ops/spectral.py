@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..core.avals import ShapedArray, aval_of
-from ..core.lowering import Host, Library
+from ..core.lowering import Library
 from ..core.primitive import NotLinear, Primitive
 from .cholesky import positive_definite, triangular_solve
 from .create import zeros_like
@@ -48,7 +48,8 @@ from .shape import concatenate
 from .structural import bind_checked, expand_dims, shape_of, squeeze
 
 __all__ = [
-    "eig", "eig_p", "eigh", "eigh_p", "eigvalsh", "eigvalsh_p", "qr", "qr_p", "svd", "svd_p", "svdvals", "svdvals_p",
+    "eig", "eig_p", "eigh", "eigh_p", "eigvals", "eigvals_p", "eigvalsh", "eigvalsh_p", "qr", "qr_p", "svd", "svd_p",
+    "svdvals", "svdvals_p",
 ]  # fmt: skip
 
 
@@ -364,9 +365,26 @@ eig_p: Primitive = Primitive(
     jvp=_eig_jvp,
     transpose=NotLinear(),
     batch=batch_leading(lambda a: eig_p.bind(a)),
-    lower=Host("NumPy's eig unpacks LAPACK's real pairs"),
+    lower=Library("eig", operands=("columns",), results=("rows", "columns")),
     multiple_results=True,
     samples=lambda rng: [((_separated(rng, *s),), {}) for s in [(3, 3), (1, 1), (2, 2, 2), (0, 0)]],
+)
+
+
+def _eigvals_shape(a: ShapedArray) -> ShapedArray:
+    check_matrices("eigvals", a, square=True)
+    return ShapedArray(a.shape[:-1], _complex(a.dtype))
+
+
+eigvals_p: Primitive = Primitive(
+    "eigvals",
+    impl=lambda a: np.linalg.eigvals(a).astype(_complex(np.asarray(a).dtype)),
+    shape=_eigvals_shape,
+    jvp=lambda primals, tangents, out: _eig_jvp(primals, tangents, eig_p.bind(primals[0]))[0],
+    transpose=NotLinear(),
+    batch=batch_leading(lambda a: eigvals_p.bind(a)),
+    lower=Library("eigvals", operands=("columns",), results=("rows",)),
+    samples=lambda rng: [((_separated(rng, *s),), {}) for s in [(3, 3), (1, 1), (2, 2, 2), (0, 2, 2)]],
 )
 
 
@@ -377,3 +395,8 @@ def eig(a: Any) -> tuple[Any, Any]:
     """
     w, v = bind_checked(eig_p, a)
     return w, v
+
+
+def eigvals(a: Any) -> Any:
+    """The eigenvalues of square matrices, always complex."""
+    return bind_checked(eigvals_p, a)

@@ -1,9 +1,6 @@
 """LAPACK and BLAS routines on stacks of matrices, as steps of a program: a table of adapters.
 
-An adapter is a kernel whose parallel axis counts the matrices of a stack (and tiles of them), so that our thread pool
-runs it. It is written as a `Recipe`: statements for one matrix, in which `$name` is the value and `&name` the address
-of a word of the step's table (LAPACK takes everything by reference). Only the recipe is compiled, once; sizes, letters
-and the routine's address are words.
+Each is a `Recipe`, compiled once for all sizes; its parallel axis counts matrices, so that our thread pool runs it.
 
 LAPACK is column-major. What lies in memory by rows is to it the transpose: a lower triangle by rows is an upper one,
 `op(A) X = B` becomes `Xᵀ op(A)ᵀ = Bᵀ`, the LQ factors of what it sees are the QR factors of what we mean. So nothing
@@ -14,139 +11,21 @@ Where a routine fails (a matrix that is not positive definite, no convergence) i
 
 from __future__ import annotations
 
-import ctypes
-import os
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from funcgrad.runtime.compile import compile_runtime
 from funcgrad.runtime.cython_api import cython_function
 from funcgrad.runtime.executor import Step
-from funcgrad.runtime.guard import ENTER, LEAVE, single_threaded
 from funcgrad.runtime.libraries import GEMM_DTYPES, Matrix
+from funcgrad.runtime.recipe import ANY, ARRAY, Recipe, aligned, ask, lapack_function, real_work
 
 __all__ = ["library_step"]
 
-_WORTH_A_THREAD = 200_000  # multiply-adds
 _TILE_COLUMNS, _MOST_TILES, _TILE_WORK = 32, 8, 1 << 19
-_INFO = 64
-"""Bytes before the working memory of a slice: LAPACK's return value lies there."""
 _BLOCK = 64
 """Columns that LAPACK's blocked routines want working memory for."""
-
-
-# -- recipes
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """`matrices` names the operands and results, in the body the addresses of the current ones; `words` the table.
-
-    In the body `info` is the address of LAPACK's return value, `work` that of `$scratch` bytes.
-    """
-
-    name: str
-    matrices: tuple[str, ...]
-    words: tuple[str, ...]
-    body: str
-
-    @property
-    def all_words(self) -> tuple[str, ...]:
-        return ("malloc", "free", "memmove", "memset", "guard", "scratch", "tiles", *self.words)
-
-    def source(self) -> str:
-        first = 4 * len(self.matrices)
-        place = {w: 8 * (first + k) for k, w in enumerate(self.all_words)}
-
-        def expand(text: str) -> str:
-            text = re.sub(r"&(\w+)", lambda m: f"ints + {place[m[1]]}", text)
-            return re.sub(r"\$(\w+)", lambda m: f"load(ints + {place[m[1]]})", text)
-
-        head, each = [], []
-        for k, name in enumerate(self.matrices):
-            at = 32 * k
-            head.append(f"    {name}_0 = load(slots + 8 * load(ints + {at})) + load(ints + {at + 8})")
-            each.append(f"        {name} = {name}_0 + i * load(ints + {at + 16}) + t * load(ints + {at + 24})")
-        body = "\n".join(["        " + line for line in self.body.strip("\n").splitlines()])
-        return expand(
-            f"def {self.name}(slots, ints, lo, hi):\n"
-            + "\n".join(head)
-            + f"""
-    info = call1($malloc, $scratch + {_INFO})
-    work = info + {_INFO}
-    if info == 0:
-        store(slots - 8, 1)
-        hi = lo
-    guard = $guard{ENTER}
-    for number in range(lo, hi):
-        i = number // $tiles
-        t = number - i * $tiles
-        last = 8 if t == $tiles - 1 else 0
-"""
-            + "\n".join(each)
-            + f"\n{body}\n{LEAVE}\n    call1($free, info)\n"
-        )
-
-    @property
-    def address(self) -> int:
-        return _compiled(self)
-
-    def step(
-        self, matrices: Sequence[Matrix], words: Mapping[str, int], batch: int, work: int, scratch: int = 0,
-        tiles: int = 1, strides: Sequence[int] | None = None,
-    ) -> Step:  # fmt: skip
-        """`work`: multiply-adds for one matrix; `strides`: bytes from tile to tile of each matrix."""
-        ints: list[int] = []
-        for k, x in enumerate(matrices):
-            ints += [x.slot, x.offset, x.batch_stride, strides[k] if strides else 0]
-        guard = single_threaded()
-        ints += [*_memory_functions(), guard, scratch, tiles]
-        ints += [words[name] for name in self.words]
-        grain = max(1, _WORTH_A_THREAD * tiles // max(work, 1)) if guard and batch * tiles > 1 else 0
-        return Step(self.address, ints, batch * tiles, grain, checks=True)
-
-
-@cache
-def _compiled(recipe: Recipe) -> int:
-    return compile_runtime(recipe.source(), recipe.name, 4, returns=False)
-
-
-@cache
-def _memory_functions() -> tuple[int, ...]:
-    """The C library's malloc, free, memmove and memset."""
-    libc = ctypes.CDLL(None) if os.name == "posix" else ctypes.CDLL("msvcrt")
-    found = (libc.malloc, libc.free, ctypes.memmove, ctypes.memset)
-    return tuple([ctypes.cast(f, ctypes.c_void_p).value or 0 for f in found])
-
-
-def _routine(name: str, dtype: np.dtype[Any]) -> int:
-    """The address of LAPACK's `name` for a dtype; orthogonal and symmetric ones have other names if complex."""
-    letter = GEMM_DTYPES[dtype.name]
-    if dtype.kind == "c":
-        name = {"orglq": "unglq", "syevd": "heevd"}.get(name, name)
-    return cython_function("cython_lapack", letter + name)
-
-
-_ARRAY, _ANY = 0, -1
-"""In a query: an array, and the size of working memory that is asked for."""
-
-
-def _ask(name: str, dtype: np.dtype[Any], arguments: Sequence[int]) -> list[int]:
-    """The sizes of working memory that a routine recommends, in elements: what it writes to the arrays before the
-    arguments `_ANY`, whose dtypes are its own, the real one and int32."""
-    cells = [(ctypes.c_int64 * 4)(a) for a in (*arguments, _ARRAY)]
-    ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(cells))(_routine(name, dtype))(*map(ctypes.addressof, cells))
-    answers = [cells[k - 1] for k, a in enumerate(arguments) if a == _ANY]
-    if not answers[1:]:
-        dtypes = [dtype]
-    else:
-        dtypes = [dtype, *[np.empty(0, dtype).real.dtype] * (len(answers) - 2), np.dtype(np.int32)]
-    return [int(np.frombuffer(bytes(x), d, 1)[0].real) + 1 for x, d in zip(answers, dtypes, strict=True)]
 
 
 # -- the adapters
@@ -171,9 +50,9 @@ else:
 def _cholesky(dtype: np.dtype[Any], operands: Any, results: Any, batch: int, params: Any) -> Step:
     n, size = operands[0].shape[0], dtype.itemsize
     words = dict(
-        potrf=_routine("potrf", dtype), uplo=ord("U"), n=n, bytes=n * n * size, row=n * size, size=size
+        potrf=lapack_function("potrf", dtype), uplo=ord("U"), n=n, bytes=n * n * size, row=n * size, size=size
     )  # fmt: skip
-    return _CHOLESKY.step([*operands, *results], words, batch, _real_work(n**3 // 6, dtype))
+    return _CHOLESKY.step([*operands, *results], words, batch, real_work(n**3 // 6, dtype))
 
 
 _TRSM = Recipe(
@@ -207,7 +86,7 @@ def _triangular_solve(dtype: np.dtype[Any], operands: Any, results: Any, batch: 
     n, (rows, columns) = a.shape[0], b.shape
     by_columns, lda = _storage(a, size)
     count = columns if left else rows
-    work = _real_work(n * n * count // 2, dtype)
+    work = real_work(n * n * count // 2, dtype)
     words = dict(
         uplo=ord("L" if params["lower"] == by_columns else "U"), diag=ord("U" if params["unit_diagonal"] else "N"),
         n=n, lda=lda,
@@ -267,8 +146,8 @@ for j in range($k):
 
 def _lu(dtype: np.dtype[Any], operands: Any, results: Any, batch: int, params: Any) -> Step:
     (m, n), size = operands[0].shape, dtype.itemsize
-    words = dict(getrf=_routine("getrf", dtype), m=m, n=n, k=min(m, n), bytes=m * n * size)
-    return _LU.step([*operands, *results], words, batch, _real_work(m * n * min(m, n) // 3, dtype))
+    words = dict(getrf=lapack_function("getrf", dtype), m=m, n=n, k=min(m, n), bytes=m * n * size)
+    return _LU.step([*operands, *results], words, batch, real_work(m * n * min(m, n) // 3, dtype))
 
 
 _PERMUTATION = Recipe(
@@ -318,11 +197,11 @@ def _qr(dtype: np.dtype[Any], operands: Any, results: Any, batch: int, params: A
     k, kq = min(m, n), results[0].shape[1]
     lwork = _BLOCK * max(m, n, kq)
     words = dict(
-        gelqf=_routine("gelqf", dtype), orglq=_routine("orglq", dtype), m=m, n=n, k=k, kq=kq, lwork=lwork,
+        gelqf=lapack_function("gelqf", dtype), orglq=lapack_function("orglq", dtype), m=m, n=n, k=k, kq=kq, lwork=lwork,
         bytes=m * n * size, row=n * size, row_q=kq * size, row_k=k * size, size=size, tau=m * n * size,
     )  # fmt: skip
     scratch = (m * n + k + lwork) * size
-    return _QR.step([*operands, *results], words, batch, _real_work(2 * m * n * k, dtype), scratch)
+    return _QR.step([*operands, *results], words, batch, real_work(2 * m * n * k, dtype), scratch)
 
 
 def _eigh_recipe(kind: str, vectors: bool) -> Recipe:
@@ -353,17 +232,17 @@ def _eigh(dtype: np.dtype[Any], operands: Any, results: Any, batch: int, params:
     real = np.empty(0, dtype).real.dtype.itemsize
     kind, vectors = "complex" if dtype.kind == "c" else "real", len(results) == 2
     jobz, uplo = ord("V" if vectors else "N"), ord("L" if params["lower"] else "U")
-    asked = [_ARRAY, _ANY] * (3 if dtype.kind == "c" else 2)
-    sizes = _ask("syevd", dtype, (jobz, uplo, n, _ARRAY, n, _ARRAY, *asked))
+    asked = [ARRAY, ANY] * (3 if dtype.kind == "c" else 2)
+    sizes = ask("syevd", dtype, (jobz, uplo, n, ARRAY, n, ARRAY, *asked))
     lwork, lrwork, liwork = (sizes[0], sizes[1] if dtype.kind == "c" else 0, sizes[-1])
-    at_copy = _aligned(lwork * size)
-    at_real = at_copy + (0 if vectors else _aligned(n * n * size))
-    at_integer = at_real + _aligned(lrwork * real)
+    at_copy = aligned(lwork * size)
+    at_real = at_copy + (0 if vectors else aligned(n * n * size))
+    at_integer = at_real + aligned(lrwork * real)
     words = dict(
-        syevd=_routine("syevd", dtype), jobz=jobz, uplo=uplo, n=n, lwork=lwork, lrwork=lrwork, liwork=liwork,
+        syevd=lapack_function("syevd", dtype), jobz=jobz, uplo=uplo, n=n, lwork=lwork, lrwork=lrwork, liwork=liwork,
         bytes=n * n * size, bytes_w=n * real, copy=at_copy, real=at_real, integer=at_integer,
     )  # fmt: skip
-    work = _real_work((4 if vectors else 1) * n**3, dtype)
+    work = real_work((4 if vectors else 1) * n**3, dtype)
     return _EIGH[kind, vectors].step([*operands, *results], words, batch, work, at_integer + 4 * liwork)
 
 
@@ -398,28 +277,99 @@ def _svd(dtype: np.dtype[Any], operands: Any, results: Any, batch: int, params: 
     vectors, full = len(results) == 3, params.get("full_matrices", False)
     jobz = ord(("A" if full else "S") if vectors else "N")
     ku, kv = (m, n) if full else (k, k)
-    rest = [_ARRAY] * (2 if dtype.kind == "c" else 1)
-    (lwork,) = _ask("gesdd", dtype, (jobz, m, n, _ARRAY, m, _ARRAY, _ARRAY, m, _ARRAY, kv, _ARRAY, _ANY, *rest))
+    rest = [ARRAY] * (2 if dtype.kind == "c" else 1)
+    (lwork,) = ask("gesdd", dtype, (jobz, m, n, ARRAY, m, ARRAY, ARRAY, m, ARRAY, kv, ARRAY, ANY, *rest))
     lwork = max(lwork, 4 * k * k + 7 * k + m + n)
     lrwork = max(5 * k * k + 5 * k, 2 * max(m, n) * k + 2 * k * k + k) if dtype.kind == "c" else 0
-    at_copy = _aligned(lwork * size)
-    at_real = at_copy + _aligned(m * n * size)
-    at_integer = at_real + _aligned(lrwork * real)
+    at_copy = aligned(lwork * size)
+    at_real = at_copy + aligned(m * n * size)
+    at_integer = at_real + aligned(lrwork * real)
     words = dict(
-        gesdd=_routine("gesdd", dtype), jobz=jobz, m=m, n=n, ldvt=kv, lwork=lwork, bytes=m * n * size,
+        gesdd=lapack_function("gesdd", dtype), jobz=jobz, m=m, n=n, ldvt=kv, lwork=lwork, bytes=m * n * size,
         bytes_u=m * ku * size, bytes_s=k * real, bytes_vh=kv * n * size, copy=at_copy, real=at_real, integer=at_integer,
     )  # fmt: skip
     recipe = _SVD["complex" if dtype.kind == "c" else "real", vectors]
-    work = _real_work(4 * m * n * k + 8 * k**3, dtype)
+    work = real_work(4 * m * n * k + 8 * k**3, dtype)
     return recipe.step([*operands, *results], words, batch, work, at_integer + 4 * 8 * k)
 
 
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // 64) * 64
+# LAPACK stores the vectors of a complex pair of a real matrix as two real columns; here they become complex ones. Words
+# of 32 bits serve for both precisions: the last one of a number holds its sign.
+_UNPACKED = """
+kind = 0
+for j in range($n):
+    at = w + 2 * j * $size
+    call3($memmove, at, work + $wr + j * $size, $size)
+    call3($memmove, at + $size, work + $wi + j * $size, $size)
+    bits = load_i32(at + 2 * $size - 4) & 2147483647
+    if $size == 8:
+        bits = bits | load_i32(at + $size)
+    if kind == 1:
+        kind = 2
+    elif bits != 0:
+        kind = 1
+    else:
+        kind = 0
+"""
+_UNPACKED_VECTORS = """
+    source = work + $vr + j * $column
+    if kind == 2:
+        source = source - $column
+    for k in range($n):
+        at = v + (j * $n + k) * 2 * $size
+        call3($memmove, at, source + k * $size, $size)
+        if kind == 0:
+            call3($memset, at + $size, 0, $size)
+        else:
+            call3($memmove, at + $size, source + $column + k * $size, $size)
+        if kind == 2:
+            last_word = at + 2 * $size - 4
+            store_i32(last_word, load_i32(last_word) ^ -2147483648)
+"""
 
 
-def _real_work(multiply_adds: int, dtype: np.dtype[Any]) -> int:
-    return multiply_adds * (4 if dtype.kind == "c" else 1)
+def _eig_recipe(kind: str, vectors: bool) -> Recipe:
+    v = "v" if vectors else "work"
+    if kind == "real":
+        call = "&n, work + $copy, &n, work + $wr, work + $wi, work, &n, work + $vr, &n, work, &lwork, info"
+        call += ")" + (_UNPACKED.rstrip("\n") + _UNPACKED_VECTORS if vectors else _UNPACKED)
+    else:
+        call = f"&n, work + $copy, &n, w, work, &n, {v}, &n, work, &lwork, work + $wr, info)\n"
+    fill = "call3($memset, v, 255, $bytes_v)" if vectors else "pass"
+    return Recipe(
+        f"eig_{kind}_{'vectors' if vectors else 'values'}",
+        ("a", "w", "v") if vectors else ("a", "w"),
+        ("geev", "jobvl", "jobvr", "n", "lwork", "bytes", "bytes_w", "bytes_v", "copy", "wr", "wi", "vr", "column",
+         "size"),
+        f"""
+call3($memmove, work + $copy, a, $bytes)
+call14($geev, &jobvl, &jobvr, {call}
+if load_i32(info) != 0:
+    call3($memset, w, 255, $bytes_w)
+    {fill}
+""",
+    )  # fmt: skip
+
+
+_EIG = {(kind, vectors): _eig_recipe(kind, vectors) for kind in ("real", "complex") for vectors in (True, False)}
+
+
+def _eig(dtype: np.dtype[Any], operands: Any, results: Any, batch: int, params: Any) -> Step:
+    n, size = operands[0].shape[0], dtype.itemsize
+    real, vectors = np.empty(0, dtype).real.dtype.itemsize, len(results) == 2
+    lwork = (_BLOCK + 4) * n
+    at_copy = aligned(lwork * size)
+    at_wr = at_copy + aligned(n * n * size)
+    at_wi = at_wr + aligned(2 * n * real)
+    at_vr = at_wi + aligned(n * real)
+    words = dict(
+        geev=lapack_function("geev", dtype), jobvl=ord("N"), jobvr=ord("V" if vectors else "N"), n=n, lwork=lwork,
+        bytes=n * n * size, bytes_w=2 * n * real, bytes_v=2 * n * n * real, copy=at_copy, wr=at_wr, wi=at_wi, vr=at_vr,
+        column=n * real, size=real,
+    )  # fmt: skip
+    work = real_work(10 * n**3, dtype)
+    recipe = _EIG["complex" if dtype.kind == "c" else "real", vectors]
+    return recipe.step([*operands, *results], words, batch, work, at_vr + n * n * real)
 
 
 def _storage(matrix: Matrix, size: int) -> tuple[bool, int]:
@@ -436,7 +386,9 @@ ADAPTERS: dict[str, Callable[..., Step]] = {
     "lu": _lu,
     "permutation": _permutation,
     "qr": _qr,
+    "eig": _eig,
     "eigh": _eigh,
+    "eigvals": _eig,
     "eigvalsh": _eigh,
     "svd": _svd,
     "svdvals": _svd,

@@ -297,7 +297,7 @@ def eig(
     if b is not None or left or homogeneous_eigvals:
         raise TypeError("eig: of traced values there are right eigenvectors of one matrix only")
     (x,) = inexact(a)
-    return spectral.eig(x) if right else spectral.eig(x)[0]
+    return spectral.eig(x) if right else spectral.eigvals(x)
 
 
 @_face

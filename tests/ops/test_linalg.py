@@ -182,7 +182,7 @@ def test_singular_systems(batch: tuple[int, ...]) -> None:
     assert (fg.jit(la.det)(x) == 0).all()
 
 
-@pytest.mark.parametrize("fun", [la.eigvalsh, la.svdvals, lambda x: la.eigh(x)[1], lambda x: la.svd(x)[0]])
+@pytest.mark.parametrize("fun", [la.eigvalsh, la.svdvals, lambda x: la.eigh(x)[1], lambda x: la.svd(x)[0], la.eigvals])
 def test_nan_in_nan_out(fun: Any) -> None:
     x = np.stack([np.eye(20), np.full((20, 20), np.nan)])
     found = fg.jit(fun)(x)
@@ -295,6 +295,23 @@ def test_compiled_decompositions(shape: tuple[int, int], dtype: str, rng: np.ran
         w, v = fg.jit(lambda h, lower=lower: eigh(h, lower))(garbage)
         near((v * w[..., None, :]) @ adjoint(v) / shape[1], h / shape[1], dtype)
         near(w / shape[1], la.eigvalsh(h) / shape[1], dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "complex128", "complex64"])
+@pytest.mark.parametrize("n", [1, 2, 5, 30])
+def test_compiled_general_eigenvalues(n: int, dtype: str, rng: np.random.Generator) -> None:
+    """Real eigenvalues and complex pairs in all orders, and vectors of length 1."""
+    x = random(rng, dtype, 4, n, n)
+    w, v = fg.jit(la.eig)(x)
+    wanted, vectors = la.eig(x)
+    assert w.dtype == v.dtype == np.result_type(dtype, np.complex64)
+    near(x @ v, v * w[..., None, :], dtype)
+    near(la.norm(v, axis=-2), np.ones(w.shape), dtype)
+    near(fg.jit(la.eigvals)(x), w, dtype)
+    near(w.sum(axis=-1), np.trace(x, axis1=-2, axis2=-1), dtype)
+    if n < 30 and np.finfo(dtype).bits == 64:  # LAPACK's order and phases
+        near(w, wanted, dtype)
+        near(v, vectors, dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "complex128"])

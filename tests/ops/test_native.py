@@ -13,7 +13,7 @@ from funcgrad.core.primitive import REGISTRY, Primitive
 from funcgrad.core.staging import stage
 from funcgrad.passes.pipeline import optimize
 
-HOST = {"eig", "sort", "nextafter", "polygamma"}
+HOST = {"sort", "nextafter", "polygamma"}
 
 
 def uses_host(p: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> bool:
