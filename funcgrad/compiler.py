@@ -73,8 +73,7 @@ def lower_jaxpr(closed: ClosedJaxpr) -> Lowered:
     known: dict[Kernel, str] = {}
     for step in steps:
         if isinstance(step, Call):
-            small = step.kind == "small"
-            sources.append(lane_source(step.data[1].routine, step.operands[0].value.dtype) if small else "")
+            sources.append(_small_source(step) if step.kind == "small" else "")
             continue
         source = known.get(step.kernel)
         if source is None:
@@ -231,6 +230,11 @@ def _matrix(ref: Ref, plan: MemoryPlan, shape: tuple[int, int]) -> Matrix:
 
 def _library_row(call: Call, plan: MemoryPlan) -> Step:
     return library_step(*_routine(call, plan))
+
+
+def _small_source(call: Call) -> str:
+    first = call.operands[0]
+    return lane_source(call.data[1].routine, first.value.dtype, first.layout.shape[-1])
 
 
 def _small_row(call: Call, address: int, plan: MemoryPlan) -> Step:

@@ -21,17 +21,18 @@ from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["LANES", "LARGEST", "lane_source", "lane_table"]
+__all__ = ["LANES", "LARGEST", "MEDIUM", "lane_source", "lane_table"]
 
 LARGEST: Final = 16
-LANES: Final = {"f64": 8, "f32": 16}
+LANES: Final = {("f64", False): 8, ("f64", True): 8, ("f32", False): 16, ("f32", True): 8}
+"""Matrices in a tile, by kind and whether their order is above ``MEDIUM``: 16 of order 16 take more than the cache."""
+MEDIUM: Final = 8
 _SIZES: Final = {"f64": 8, "f32": 4}
 _KINDS: Final = {"float64": "f64", "float32": "f32"}
 
 
-def _text(body: str, kind: str) -> str:
-    """``@`` stands for the kind, ``LANES`` and ``SQUARE``, ``LINE`` for the lanes and the bytes of scratch arrays."""
-    lanes = LANES[kind]
+def _text(body: str, kind: str, lanes: int) -> str:
+    """``@`` stands for the kind, ``LANES`` and ``SQUARE``, ``LINE``, ``ONE`` for the lanes and bytes of scratch."""
     body = body.replace("SQUARE", str(LARGEST * LARGEST * lanes * _SIZES[kind]))
     body = body.replace("LINE", str(LARGEST * lanes * _SIZES[kind])).replace("ONE", str(lanes * _SIZES[kind]))
     return body.replace("LANES", str(lanes)).replace("@", kind).lstrip("\n")
@@ -369,9 +370,17 @@ _ROUTINES: Final[dict[str, tuple[str, Callable[..., list[int]]]]] = {
 }
 
 
-def lane_source(routine: str, dtype: np.dtype[Any]) -> str:
-    """The kernel of a routine, for matrices of float32 or float64 of any order up to ``LARGEST``."""
-    return _text(_ROUTINES[routine][0], _KINDS[np.dtype(dtype).name])
+def _lanes(dtype: np.dtype[Any], order: int) -> tuple[str, int]:
+    kind = _KINDS[np.dtype(dtype).name]
+    return kind, LANES[kind, order > MEDIUM]
+
+
+def lane_source(routine: str, dtype: np.dtype[Any], order: int) -> str:
+    """The kernel of a routine, for matrices of float32 or float64.
+
+    Of the order, at most ``LARGEST``, it depends on nothing but whether it is above ``MEDIUM``.
+    """
+    return _text(_ROUTINES[routine][0], *_lanes(dtype, order))
 
 
 def lane_table(
@@ -383,5 +392,5 @@ def lane_table(
     params: Mapping[str, Any],
 ) -> tuple[list[int], int]:
     """The kernel's table and the extent of its parallel axis. Operands are of the kind ``runtime.libraries.Matrix``."""
-    kind = _KINDS[np.dtype(dtype).name]
-    return _ROUTINES[routine][1](operands, results, batch, params), -(-batch // LANES[kind])
+    _, lanes = _lanes(dtype, operands[0].shape[0])
+    return _ROUTINES[routine][1](operands, results, batch, params), -(-batch // lanes)

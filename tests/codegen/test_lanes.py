@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import funcgrad as fg
-from funcgrad.codegen.lanes import LANES, LARGEST, lane_source, lane_table
+from funcgrad.codegen.lanes import LANES, LARGEST, MEDIUM, lane_source, lane_table
 from funcgrad.compiler import compile_jaxpr
 from funcgrad.core.avals import aval_of
 from funcgrad.core.staging import stage
@@ -37,7 +37,7 @@ def test_numba_compiles_the_same_text(dtype: str, rng: np.random.Generator) -> N
 
 def test_text_is_shown_and_does_not_depend_on_shapes() -> None:
     f = fg.jit(la.cholesky)
-    source = lane_source("cholesky", np.dtype(np.float64))
+    source = lane_source("cholesky", np.dtype(np.float64), 3)
     assert f.trace(np.stack([np.eye(3)] * 9)).lower().as_text() == source
     assert f.trace(np.stack([np.eye(7)] * 90)).lower().as_text() == source
 
@@ -45,8 +45,9 @@ def test_text_is_shown_and_does_not_depend_on_shapes() -> None:
 def test_scratch_holds_the_largest_matrices() -> None:
     assert SMALL_MATRIX <= LARGEST
     for dtype, kind in (("float64", "f64"), ("float32", "f32")):
-        nbytes = LARGEST**2 * LANES[kind] * np.dtype(dtype).itemsize
-        assert f"stack({nbytes})" in lane_source("lu", np.dtype(dtype)) and nbytes <= 1 << 15
+        for order in (MEDIUM, LARGEST):
+            nbytes = LARGEST**2 * LANES[kind, order > MEDIUM] * np.dtype(dtype).itemsize
+            assert f"stack({nbytes})" in lane_source("lu", np.dtype(dtype), order) and nbytes <= 1 << 15
 
 
 @pytest.mark.parametrize("batch", [1, 7, 8, 9, 16, 17])
@@ -56,7 +57,7 @@ def test_lanes_without_a_matrix_write_nothing(batch: int, rng: np.random.Generat
     x = x @ np.swapaxes(x, -1, -2) + np.eye(3)
     out = np.full((batch + 20, 3, 3), 7.0)
     operand, result = Matrix(0, (3, 3), (24, 8), 0, 72), Matrix(1, (3, 3), (24, 8), 0, 72)
-    (kernel,) = compile_kernels([lane_source("cholesky", x.dtype)])
+    (kernel,) = compile_kernels([lane_source("cholesky", x.dtype, 3)])
     ints, tiles = lane_table("cholesky", x.dtype, [operand], [result], batch, {})
     Program([Step(kernel.address, ints, tiles)], 1, 1)((x,), (out,))
     np.testing.assert_allclose(out[:batch], la.cholesky(x), rtol=1e-13)
