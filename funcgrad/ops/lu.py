@@ -148,17 +148,17 @@ def lu(a: Any) -> tuple[Any, Any, Any]:
     return factors, pivots, permutation
 
 
-def _permutation_shape(pivots: ShapedArray, *, size: int) -> ShapedArray:
+def _permutation_shape(pivots: ShapedArray, *, rows: int) -> ShapedArray:
     if not pivots.shape or pivots.dtype != _INT32:
         raise TypeError(f"pivots: takes int32 vectors, found {pivots.dtype.name} of shape {pivots.shape}")
-    if size < pivots.shape[-1]:
-        raise ValueError(f"pivots: {pivots.shape[-1]} exchanges do not fit a permutation of {size} rows")
-    return ShapedArray((*pivots.shape[:-1], size), _INT32)
+    if rows < pivots.shape[-1]:
+        raise ValueError(f"pivots: {pivots.shape[-1]} exchanges do not fit a permutation of {rows} rows")
+    return ShapedArray((*pivots.shape[:-1], rows), _INT32)
 
 
-def _permutation_impl(pivots: Any, *, size: int) -> Any:
-    order = np.empty((*np.shape(pivots)[:-1], size), _INT32)
-    order[...] = np.arange(size, dtype=_INT32)
+def _permutation_impl(pivots: Any, *, rows: int) -> Any:
+    order = np.empty((*np.shape(pivots)[:-1], rows), _INT32)
+    order[...] = np.arange(rows, dtype=_INT32)
     for k in np.ndindex(order.shape[:-1]):
         _exchange(order[k], pivots[k])
     return order
@@ -178,14 +178,14 @@ pivots_to_permutation_p: Primitive = Primitive(
     batch=batch_leading(lambda pivots, **params: pivots_to_permutation_p.bind(pivots, **params)),
     lower=Library("permutation", operands=("vectors",), results=("rows",)),
     samples=lambda rng: [
-        ((np.array(p, _INT32),), {"size": n}) for p, n in [([2, 1, 2], 3), ([[1, 1], [0, 1]], 3), ([], 2), ([[[0]]], 1)]
+        ((np.array(p, _INT32),), {"rows": n}) for p, n in [([2, 1, 2], 3), ([[1, 1], [0, 1]], 3), ([], 2), ([[[0]]], 1)]
     ],
 )
 
 
 def pivots_to_permutation(pivots: Any, size: int) -> Any:
     """The order of ``size`` rows after row i was exchanged with row ``pivots[i]``, for each i in turn (int32)."""
-    return bind_checked(pivots_to_permutation_p, pivots, size=size)
+    return bind_checked(pivots_to_permutation_p, pivots, rows=size)
 
 
 # linear systems -------------------------------------------------------------------------------------------------

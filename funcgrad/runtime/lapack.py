@@ -134,7 +134,7 @@ call6($getrf, &m, &n, f, &m, pivots, info)
 for j in range($m):
     store_i32(order + 4 * j, j)
 for j in range($k):
-    p = load_i32(pivots + 4 * j) - 1
+    p = min(max(load_i32(pivots + 4 * j) - 1, j), $m - 1)
     store_i32(pivots + 4 * j, p)
     if p != j:
         own = load_i32(order + 4 * j)
@@ -150,6 +150,7 @@ def _lu(dtype: np.dtype[Any], operands: Any, results: Any, batch: int, params: A
     return _LU.step([*operands, *results], words, batch, real_work(m * n * min(m, n) // 3, dtype))
 
 
+# Pivots may come from anywhere; those that name no row are taken for the nearest that there is.
 _PERMUTATION = Recipe(
     "permutation",
     ("pivots", "order"),
@@ -158,7 +159,7 @@ _PERMUTATION = Recipe(
 for j in range($n):
     store_i32(order + 4 * j, j)
 for j in range($k):
-    p = load_i32(pivots + 4 * j)
+    p = min(max(load_i32(pivots + 4 * j), 0), $n - 1)
     own = load_i32(order + 4 * j)
     store_i32(order + 4 * j, load_i32(order + 4 * p))
     store_i32(order + 4 * p, own)
@@ -167,8 +168,8 @@ for j in range($k):
 
 
 def _permutation(dtype: np.dtype[Any], operands: Any, results: Any, batch: int, params: Any) -> Step:
-    words = dict(k=operands[0].shape[0], n=params["size"])
-    return _PERMUTATION.step([*operands, *results], words, batch, 4 * params["size"])
+    words = dict(k=operands[0].shape[0], n=params["rows"])
+    return _PERMUTATION.step([*operands, *results], words, batch, 4 * params["rows"])
 
 
 # What LAPACK sees is the transpose, n by m, whose LQ factors are wanted. The reflectors go to q, which they become.

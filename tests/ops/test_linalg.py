@@ -190,6 +190,22 @@ def test_nan_in_nan_out(fun: Any) -> None:
     assert np.isnan(np.diagonal(fg.jit(la.cholesky)(x)[1])).all()
 
 
+def test_pivots_that_name_no_row() -> None:
+    """Compiled code clamps them: it writes nowhere else."""
+    pivots = np.array([100000, -5, 2], np.int32)
+    found = fg.jit(lambda p: lu.pivots_to_permutation(p, 3))(pivots)
+    np.testing.assert_array_equal(found, lu.pivots_to_permutation(np.array([2, 0, 2], np.int32), 3))
+
+
+@pytest.mark.parametrize("batch, n", [(1, 30), (9, 4)])
+def test_factors_of_nan_are_in_bounds(batch: int, n: int) -> None:
+    x = np.full((batch, n, n), np.nan)
+    _, pivots, order = fg.jit(lu.lu)(x)
+    assert (pivots >= 0).all() and (pivots < n).all()
+    np.testing.assert_array_equal(np.sort(order, axis=-1), np.broadcast_to(np.arange(n), order.shape))
+    assert np.isnan(fg.jit(la.solve)(x, x)).all() and np.isnan(fg.jit(la.det)(x)).all()
+
+
 # storage orders, and many small matrices ----------------------------------------------------------------------------
 
 VIEWS = {
