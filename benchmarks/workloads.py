@@ -166,6 +166,36 @@ def xor_step(peer: Peer) -> Any:
     return peer.jit(step)
 
 
+# linear algebra -------------------------------------------------------------------------------------------------
+
+
+def gaussian_process(peer: Peer) -> Any:
+    """The marginal likelihood of a Gaussian process, and its gradient in three hyperparameters."""
+    xp = peer.numpy
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        difference = (x[:, None, :] - x[None, :, :]) / xp.exp(p[0])
+        kernel = xp.exp(p[1]) * xp.exp(-0.5 * xp.sum(difference * difference, axis=-1))
+        one = xp.eye(x.shape[0])
+        kernel = kernel + xp.exp(p[2]) * one
+        diagonal = xp.sum(xp.linalg.cholesky(kernel) * one, axis=-1)  # autograd has no rule for diagonal
+        return 0.5 * xp.dot(y, xp.linalg.solve(kernel, y)) + xp.sum(xp.log(diagonal))
+
+    return peer.jit(peer.value_and_grad(loss))
+
+
+def gaussian_process_arguments(rng: Rng) -> tuple[Any, ...]:
+    return np.array([0.1, 0.2, -1.0]), rng.normal(size=(300, 3)), rng.normal(size=300)
+
+
+def systems(peer: Peer) -> Any:
+    return peer.jit(lambda a, b: peer.numpy.linalg.solve(a, b))
+
+
+def systems_arguments(rng: Rng) -> tuple[Any, ...]:
+    return rng.normal(size=(1000, 8, 8)) + 4 * np.eye(8), rng.normal(size=(1000, 8, 1))
+
+
 # the list -------------------------------------------------------------------------------------------------------
 
 
@@ -188,4 +218,6 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload("layer norm gradient 4096x1000", layer_norm_arguments, layer_norm_gradient, tolerance=1e-9, slow=True),
     Workload("MLP step 784-512-512-10, batch 128, f32", mlp_arguments, mlp_step, tolerance=1e-4),
     Workload("XOR step, Adam, 12 leaves", xor_arguments, xor_step, tolerance=1e-9),
+    Workload("Gaussian process value+grad, n=300", gaussian_process_arguments, gaussian_process, tolerance=1e-8),
+    Workload("1000 linear systems 8x8", systems_arguments, systems, derivatives=False),
 )

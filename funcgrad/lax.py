@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from . import lax_linalg as linalg
 from . import tree
 from .control.cond import cond, switch
 from .control.iterate import associative_scan, fori_loop, scan, while_loop
@@ -59,14 +60,14 @@ __all__ = [
     "dot", "dot_general", "dynamic_index_in_dim", "dynamic_slice", "dynamic_slice_in_dim",
     "dynamic_update_index_in_dim", "dynamic_update_slice", "dynamic_update_slice_in_dim", "eq", "erf", "erf_inv",
     "erfc", "exp", "exp2", "expand_dims", "expm1", "fft", "floor", "fori_loop", "full", "full_like", "ge", "gt", "imag",
-    "index_in_dim", "integer_pow", "iota", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "map", "max",
-    "min", "mul", "ne", "neg", "nextafter", "pad", "padtype_to_pads", "pmax", "pmean", "pmin", "polygamma",
-    "population_count", "pow", "ppermute", "pshuffle", "psum", "pswapaxes", "real", "reciprocal", "reduce_and",
-    "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "reduce_window", "rem", "reshape", "rev",
-    "round", "rsqrt", "scan", "select", "select_and_gather_add", "select_and_scatter_add", "select_n", "shift_left",
-    "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "slice", "slice_in_dim", "sort",
-    "sort_key_val", "split", "sqrt", "square", "squeeze", "stop_gradient", "sub", "switch", "tan", "tanh", "top_k",
-    "transpose", "while_loop",
+    "index_in_dim", "integer_pow", "iota", "is_finite", "le", "lgamma", "linalg", "log", "log1p", "logistic", "lt",
+    "map", "max", "min", "mul", "ne", "neg", "nextafter", "pad", "padtype_to_pads", "pmax", "pmean", "pmin",
+    "polygamma", "population_count", "pow", "ppermute", "pshuffle", "psum", "pswapaxes", "real", "reciprocal",
+    "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "reduce_window", "rem",
+    "reshape", "rev", "round", "rsqrt", "scan", "select", "select_and_gather_add", "select_and_scatter_add", "select_n",
+    "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "slice", "slice_in_dim",
+    "sort", "sort_key_val", "split", "sqrt", "square", "squeeze", "stop_gradient", "sub", "switch", "tan", "tanh",
+    "top_k", "transpose", "while_loop",
 ]  # fmt: skip
 
 

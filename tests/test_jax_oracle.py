@@ -41,6 +41,31 @@ REAL = {
 }
 
 
+def _positive(np, x):
+    x = x.reshape(2, 3)
+    return x.T @ x + np.eye(3) + np.diag(x[0]) * 0.1
+
+
+REAL.update(
+    {
+        "solve and inv": lambda np: lambda x: (
+            np.linalg.solve(_positive(np, x), x[:3]) @ np.linalg.inv(_positive(np, x))[0]
+        ),
+        "determinants": lambda np: lambda x: np.linalg.det(_positive(np, x)) + np.linalg.slogdet(_positive(np, x))[1],
+        "cholesky": lambda np: lambda x: np.sum(np.sin(np.linalg.cholesky(_positive(np, x)))),
+        "gradient of cholesky": lambda np: lambda x: np.sum(np.linalg.cholesky(_positive(np, x)) ** 3),
+        "eigenvalues": lambda np: lambda x: np.sum(np.linalg.eigvalsh(_positive(np, x)) ** 2 * np.arange(3.0)),
+        "eigenvectors": lambda np: lambda x: np.sum(np.linalg.eigh(_positive(np, x))[1] ** 4),
+        "singular values": lambda np: lambda x: np.sum(np.linalg.svd(x.reshape(2, 3), compute_uv=False) ** 3),
+        "singular vectors": lambda np: lambda x: np.sum(np.linalg.svd(x.reshape(3, 2), full_matrices=False)[0] ** 4),
+        "qr": lambda np: lambda x: np.sum(np.sin(np.linalg.qr(x.reshape(3, 2))[1])),
+        "pinv and norms": lambda np: lambda x: (
+            np.sum(np.linalg.pinv(x.reshape(3, 2))[0] ** 2) + np.linalg.norm(x.reshape(2, 3), 2)
+        ),
+    }
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("name", REAL)
 def test_real_functions(name, rng) -> None:
     x, v = rng.normal(size=(2, 6))
@@ -75,3 +100,35 @@ def test_complex_gradients_follow_the_same_convention(name) -> None:
     expected = jax.grad(theirs)(z)
     np.testing.assert_allclose(fg.grad(ours)(z), expected, rtol=1e-12)
     np.testing.assert_allclose(fg.jit(fg.grad(ours))(z), expected, rtol=1e-12)
+
+
+def test_gradient_of_cholesky_is_symmetric_as_in_jax(rng) -> None:
+    x = rng.normal(size=(4, 4))
+    x = x @ x.T + np.eye(4)
+    weights = rng.normal(size=(4, 4))
+    found = fg.grad(lambda x: np.sum(np.linalg.cholesky(x) * weights))(x)
+    np.testing.assert_allclose(found, jax.grad(lambda x: jnp.sum(jnp.linalg.cholesky(x) * weights))(x), rtol=1e-10)
+    found = fg.grad(lambda x: np.sum(np.linalg.eigh(x)[0] ** 3 * weights[0]))(x)
+    expected = jax.grad(lambda x: jnp.sum(jnp.linalg.eigh(x)[0] ** 3 * weights[0]))(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+LAX = {
+    "cholesky": lambda lax: lambda x: lax.linalg.cholesky(x @ x.mT + 1.0),
+    "triangular_solve": lambda lax: lambda x: lax.linalg.triangular_solve(x + 3.0, x, lower=True, transpose_a=True),
+    "triangular_solve left": lambda lax: lambda x: lax.linalg.triangular_solve(x + 3.0, x, left_side=True),
+    "lu": lambda lax: lambda x: lax.linalg.lu(x),
+    "pivots": lambda lax: lambda x: lax.linalg.lu_pivots_to_permutation(lax.linalg.lu(x)[1], 5),
+    "qr": lambda lax: lambda x: lax.linalg.qr(x, full_matrices=False),
+    "svd": lambda lax: lambda x: lax.linalg.svd(x, compute_uv=False),
+    "eigh": lambda lax: lambda x: lax.linalg.eigh(x)[1],
+}
+
+
+@pytest.mark.parametrize("name", LAX)
+def test_lax_linalg(name, rng) -> None:
+    x = rng.normal(size=(2, 4, 4))
+    ours, theirs = fg.jit(LAX[name](fg.lax))(x), jax.jit(LAX[name](jax.lax))(x)
+    for found, expected in zip(fg.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert np.asarray(found).dtype == expected.dtype
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)

@@ -6,24 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..codegen.cpu import kernel_source
+from ..codegen.lanes import lane_source
 from ..codegen.registers import register_loop
 from ..codegen.scalar import native
 from ..core.jaxpr import ClosedJaxpr
-from ..core.lowering import Convolve
+from ..kernels.all_rules import RULES
 from ..kernels.assemble import Launch
-from ..kernels.convolution import convolve
 from ..kernels.fuse import Refusal, form_groups
 from ..kernels.graph import Call, Graph, build_graph
 from ..kernels.ir import Kernel, check_kernel
 from ..kernels.nested import Control, Registers
 from ..kernels.pipeline import build_steps
 from ..kernels.plan import MemoryPlan, make_plan
-from ..kernels.rules import RULES
 
 __all__ = ["Lowered", "Stages", "build", "lower_jaxpr"]
-
-
-_RULES = {**RULES, Convolve: convolve}
 
 
 class _Cpu:
@@ -124,7 +120,7 @@ class Lowered:
 
 def build(closed: ClosedJaxpr, refusals: list[Refusal] | None = None) -> tuple[Graph, list[Launch | Call]]:
     """The steps of a program. ``refusals`` collects what fusion decided against; it decides the same each time."""
-    graph = build_graph(closed, _RULES, _Cpu())
+    graph = build_graph(closed, RULES, _Cpu())
     return graph, build_steps(graph, form_groups(graph, refusals))
 
 
@@ -149,6 +145,9 @@ def _print(graph: Graph, steps: list[Launch | Call], plan: MemoryPlan, known: di
                 source = known[step.kernel] = kernel_source(step.kernel)
         elif isinstance(step.data, Registers):
             source = step.data.loop.source
+        elif step.kind == "small":
+            first = step.operands[0]
+            source = lane_source(step.data[1].routine, first.value.dtype, first.layout.shape[-1])
         elif isinstance(step.data, Control):
             stages.inner[number] = [_print(p.graph, p.steps, p.plan, known) for p in step.data.programs]
         stages.sources.append(source)

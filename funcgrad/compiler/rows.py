@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..codegen.lanes import lane_table
 from ..core.avals import ShapedArray
 from ..core.layout import Layout
 from ..kernels.assemble import Launch, const_bits
@@ -18,6 +19,7 @@ from ..runtime.convolution import Place, conv_step
 from ..runtime.executor import ARRAY, SCALAR, Program, Step
 from ..runtime.fourier import Pass, fft_step
 from ..runtime.host import Operand, host_step
+from ..runtime.lapack import library_step
 from ..runtime.libraries import Matrix, gemm_step
 from ..runtime.sorting import argsort_step, sort_step
 from ..runtime.threads import get_num_threads
@@ -62,11 +64,9 @@ def _row(stages: Stages, number: int, step: Launch | Call, addresses: Mapping[st
         return _control_row(step, plan, stages.inner[number], addresses)
     if isinstance(step.data, Registers):
         return _registers_row(step, plan, addresses[stages.sources[number]])
-    if step.kind == "gemm":
-        return _gemm_row(step, plan)
-    if step.kind == "conv":
-        return _conv_row(step, plan)
-    return _host_row(step, plan) if step.kind == "host" else _library_row(step, plan)
+    if step.kind == "small":
+        return _small_row(step, addresses[stages.sources[number]], plan)
+    return _ROWS[step.kind](step, plan)
 
 
 def threads_of(launch: Launch) -> int:
@@ -134,7 +134,38 @@ def _conv_row(call: Call, plan: MemoryPlan) -> Step:
     )  # fmt: skip
 
 
-def _library_row(call: Call, plan: MemoryPlan) -> Step:
+def _matrix_routine_row(call: Call, plan: MemoryPlan) -> Step:
+    return library_step(*_routine(call, plan))
+
+
+def _small_row(call: Call, address: int, plan: MemoryPlan) -> Step:
+    """Many small matrices at a time, by generated code."""
+    ints, tiles = lane_table(*_routine(call, plan))
+    nanoseconds = 2 * sum([x.value.nbytes for x in call.operands]) / tiles  # as measured, within a factor of two
+    grain = 0 if tiles * nanoseconds < 2 * SLICE_NANOSECONDS else max(1, round(SLICE_NANOSECONDS / nanoseconds))
+    return Step(address, ints, tiles, grain)
+
+
+def _routine(
+    call: Call, plan: MemoryPlan
+) -> tuple[str, np.dtype[Any], list[Matrix], list[Matrix], int, dict[str, Any]]:
+    """What a routine of a library works on."""
+    batch, lower = call.data
+    operands = [_matrix(x, plan, x.layout.shape[1:]) for x in call.operands]  # type: ignore[arg-type]
+    results = []
+    for value, v, how in zip(call.outputs, call.eqn.outvars, lower.results, strict=True):
+        rank = call.eqn.invars[0].aval.ndim - (1 if lower.operands[0] == "vectors" else 2)
+        m, n = (*v.aval.shape[rank:], 1)[:2]
+        layout = (
+            Layout.contiguous((batch, n, m)).permute((0, 2, 1))
+            if how == "columns"
+            else Layout.contiguous((batch, m, n))
+        )
+        results.append(_matrix(Ref(value, layout), plan, (m, n)))
+    return lower.routine, call.operands[0].value.dtype, operands, results, batch, call.eqn.params
+
+
+def _array_routine_row(call: Call, plan: MemoryPlan) -> Step:
     (ref,), (out,) = call.operands, call.outputs
     dtype, offset = ref.value.dtype, ref.layout.offset * ref.value.dtype.itemsize
     slots = plan.slots[ref.value.index], plan.slots[out.index]
@@ -161,6 +192,18 @@ def _host_row(call: Call, plan: MemoryPlan) -> Step:
 def _host_operand(ref: Ref, shape: Sequence[int], plan: MemoryPlan) -> Operand:
     value = ref.value
     return Operand(plan.slots[value.index], tuple(shape), value.dtype, ref.layout.offset * value.dtype.itemsize)
+
+
+_ROWS: dict[str, Callable[[Call, MemoryPlan], Step]] = {
+    "gemm": _gemm_row,
+    "conv": _conv_row,
+    "library": _matrix_routine_row,
+    "fft": _array_routine_row,
+    "sort": _array_routine_row,
+    "argsort": _array_routine_row,
+    "host": _host_row,
+}
+"""By the kind of a call whose machine code is not generated with the program."""
 
 
 # control flow -----------------------------------------------------------------------------------------------------

@@ -177,9 +177,25 @@ class Inline:
 
 @dataclass(frozen=True)
 class Library:
-    """``routine`` names an adapter of the runtime (``"sort"``)."""
+    """``routine`` names an adapter of the runtime (``"sort"``, ``"cholesky"``).
+
+    Where ``results`` is given the adapter is native, of stacks of matrices (the last two axes; a result may be a
+    vector per matrix): ``operands`` and ``results`` say how each matrix lies in memory: by ``rows`` or by ``columns``,
+    without gaps, or, of operands that are only read, as a ``matrix`` whose rows or columns have adjacent elements;
+    ``vectors`` are stacks of vectors (one axis).
+    Of ``overwrites = ((result, operand), ...)`` the result may take over the operand's memory. Without ``results`` the
+    routine runs in Python.
+
+    ``small``: the code generator has a kernel for many small matrices. ``otherwise`` replaces a routine that exists
+    for these alone: a function of tracers, as in ``Inline``. Operands named ``unread`` concern derivatives only.
+    """
 
     routine: str
+    operands: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+    overwrites: tuple[tuple[int, int], ...] = ()
+    small: bool = False
+    otherwise: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,8 @@ class Value:
 class Call:
     """A routine of the runtime: ``kind`` is ``gemm``, ``conv``, ``host``, the name of a library's routine, ``scan``,
     ``while`` or ``branch``, which own programs (``data`` is then a ``nested.Control``), or ``registers``, a loop that
-    is one kernel (``nested.Registers``). ``scratch`` is memory that it needs while it runs."""
+    is one kernel (``nested.Registers``). ``scratch`` is memory that it needs while it runs;
+    ``overwrites`` pairs outputs with operands, by position, whose memory they may take over."""
 
     kind: str
     eqn: Eqn
@@ -128,6 +129,7 @@ class Call:
     outputs: tuple[Value, ...] = ()
     data: Any = None
     scratch: Value | None = None
+    overwrites: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(eq=False)
@@ -286,12 +288,14 @@ class GraphBuilder:
     def call(
         self, kind: str, eqn: Eqn, operands: Sequence[Ref], data: Any = None,
         shapes: Sequence[tuple[int, ...]] | None = None, scratch: int = 0,
+        overwrites: Sequence[tuple[int, int]] = (),
     ) -> tuple[Ref, ...]:  # fmt: skip
         """A step that gives the equation's results, in memory of ``shapes`` if that is not their own; ``scratch``: the
-        bytes it needs while it runs."""
+        bytes it needs while it runs; ``overwrites``: see ``Call``."""
         if shapes is None:
             shapes = [v.aval.shape for v in eqn.outvars]
         call = Call(kind, eqn, tuple(operands), tuple([x.layout.shape for x in operands]), data=data)
+        call.overwrites = tuple(overwrites)
         for ref in operands:
             ref.value.uses += 1
         self.order.append(call)

@@ -66,7 +66,7 @@ def make_plan(
         for result in results:
             heir = None
             if places.can_pass_on(result):
-                take = _takes_over if isinstance(step, Launch) else _host_takes_over
+                take = _takes_over if isinstance(step, Launch) else _overwrites
                 heir = take(step, result, alive, taken)  # type: ignore[arg-type]
             if heir is not None:
                 places.pass_on(result, heir)
@@ -229,9 +229,23 @@ def _takes_over(launch: Launch, value: Value, dying: Sequence[Value], taken: set
     return None
 
 
+def _overwrites(call: Call, value: Value, dying: Sequence[Value], taken: set[int]) -> Value | None:
+    """The operand that dies here and that the routine would have to copy into ``value``: one without gaps, in the
+    order of ``value``."""
+    if call.kind == "host":
+        return _host_takes_over(call, value, dying, taken)
+    for k, j in call.overwrites:
+        old, layout = call.operands[j]
+        whole = layout.offset == 0 and layout.size == old.size
+        alone = sum([x.value is old for x in call.operands]) == 1
+        if call.outputs[k] is value and old in dying and old.index not in taken and whole and alone:
+            return old if old.nbytes == value.nbytes else None
+    return None
+
+
 def _host_takes_over(call: Call, value: Value, dying: Sequence[Value], taken: set[int]) -> Value | None:
     """The one result of a host step is copied into place when the function has returned: its operands may be gone."""
-    if call.kind != "host" or len(call.outputs) != 1:
+    if len(call.outputs) != 1:
         return None
     for ref in call.operands:
         old = ref.value

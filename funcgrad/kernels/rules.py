@@ -20,10 +20,18 @@ from ..util import prod
 from .affine import Walk, compose
 from .graph import INDEX, GraphBuilder, Ref, Value, kept_params, squeeze, squeeze_shape
 from .indexed_rules import dynamic_slice, dynamic_update, gather, scatter, window
-from .library_rules import library_step
 from .nested import lower_branch, lower_scan, lower_while
 
-__all__ = ["GEMM_DTYPES", "RULES", "identity_of", "inline", "reduce_values"]
+__all__ = [
+    "BASIC_RULES",
+    "GEMM_DTYPES",
+    "SMALL_MATRIX",
+    "SMALL_STACK",
+    "identity_of",
+    "inline",
+    "matrices",
+    "reduce_values",
+]
 
 BLOCK = 8192
 """Elements that one block of a large reduction folds; results do not depend on who computes which block."""
@@ -86,8 +94,11 @@ def _generate(b: GraphBuilder, eqn: Eqn, lower: L.Generate, refs: list[Ref]) -> 
     return line if aval.dtype == value.dtype else b.map("convert", [line], aval.dtype, aval.shape)
 
 
-def reduce_values(b: GraphBuilder, monoid: str, ref: Ref, axes: Sequence[int], out_shape: tuple[int, ...]) -> Ref:
-    """``ref`` folded over ``axes`` of its own (unsqueezed) shape; large folds in two steps, by blocks."""
+def reduce_values(
+    b: GraphBuilder, monoid: str, ref: Ref, axes: Sequence[int], out_shape: tuple[int, ...], unrolled: int = UNROLLED
+) -> Ref:
+    """``ref`` folded over ``axes`` of its own (unsqueezed) shape; large folds in two steps, by blocks, and those of
+    at most ``unrolled`` elements as an expression."""
     dtype, shape = ref.value.dtype, ref.layout.shape
     if dtype.kind == "b":
         monoid = _BOOL_MONOIDS.get(monoid, monoid)
@@ -98,7 +109,7 @@ def reduce_values(b: GraphBuilder, monoid: str, ref: Ref, axes: Sequence[int], o
     kept_axes = [int(number[a]) for a in axes if shape[a] != 1]
     if not kept_axes:
         return b.view(ref, lambda x: x.reshape(out_shape))
-    if prod([layout.shape[a] for a in kept_axes]) <= UNROLLED and _cheap(ref.value):
+    if prod([layout.shape[a] for a in kept_axes]) <= unrolled and _cheap(ref.value):
         return _unrolled(b, monoid, ref, axes, out_shape)
     narrow = Ref(ref.value, layout)
     value = _blocked(b, monoid, narrow, sorted(kept_axes), dtype) or b.fold("fold", monoid, narrow, kept_axes, dtype)
@@ -278,6 +289,8 @@ def _through(view: Layout, layout: Layout) -> Layout | None:
 
 # contractions ---------------------------------------------------------------------------------------------------
 
+SMALL_MATRIX, SMALL_STACK = 16, 8
+"""Orders up to which, and numbers from which, matrices are worked on many at a time by a kernel of our own."""
 SMALL_PRODUCT = 2048
 """Multiply-adds up to which a matrix product is a generated loop: a call of BLAS costs more."""
 
@@ -296,6 +309,8 @@ def _contract(b: GraphBuilder, eqn: Eqn, lower: L.Contract, refs: list[Ref]) -> 
         return b.fill(0, aval)
     b.flops += 2 * n_batch * m * n * k
     small = m == 1 or n == 1 or k == 1 or n_batch * m * n * k <= SMALL_PRODUCT
+    many = not small and n_batch >= SMALL_STACK and max(m, n, k) <= SMALL_MATRIX
+    small = small or many
     if small or aval.dtype.name not in GEMM_DTYPES:
         domain = (*batch, *rows, *columns, *inner)
         first = len(batch)
@@ -304,16 +319,18 @@ def _contract(b: GraphBuilder, eqn: Eqn, lower: L.Contract, refs: list[Ref]) -> 
         left = Ref(x.value, x.layout.permute((*xb, *xf, *xc)).broadcast(domain, x_axes))
         right = Ref(y.value, y.layout.permute((*yb, *yf, *yc)).broadcast(domain, y_axes))
         product = b.map("mul", [left, right], aval.dtype, domain)
-        return reduce_values(b, "add", product, range(len(domain) - len(inner), len(domain)), aval.shape)
-    x = _matrix(b, x, (*xb, *xf, *xc), (n_batch, m, k))
-    y = _matrix(b, y, (*yb, *yc, *yf), (n_batch, k, n))
+        # Of many small matrices a product is written out along k: BLAS needs two to ten times as long (2 to 16 rows).
+        folded = range(len(domain) - len(inner), len(domain))
+        return reduce_values(b, "add", product, folded, aval.shape, SMALL_MATRIX if many else UNROLLED)
+    x = matrices(b, x, (*xb, *xf, *xc), (n_batch, m, k))
+    y = matrices(b, y, (*yb, *yc, *yf), (n_batch, k, n))
     return b.call("gemm", eqn, [x, y], (n_batch, m, n, k))
 
 
 GEMM_DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
-def _matrix(b: GraphBuilder, ref: Ref, permutation: Sequence[int], shape: tuple[int, int, int]) -> Ref:
+def matrices(b: GraphBuilder, ref: Ref, permutation: Sequence[int], shape: tuple[int, int, int]) -> Ref:
     """A batch of matrices that BLAS can read: rows or columns of adjacent elements."""
     permuted = Ref(ref.value, ref.layout.permute(permutation))
     layout = permuted.layout.reshape(shape)
@@ -355,12 +372,7 @@ def _host(b: GraphBuilder, eqn: Eqn, lower: L.Host, refs: list[Ref]) -> tuple[Re
     return b.host(eqn, refs)
 
 
-def _library(b: GraphBuilder, eqn: Eqn, lower: L.Library, refs: list[Ref]) -> Any:
-    results = library_step(b, eqn, lower.routine, refs)
-    return b.host(eqn, refs) if results is None else results
-
-
-RULES: dict[type, Callable[..., Any]] = {
+BASIC_RULES: dict[type, Callable[..., Any]] = {
     L.Scalar: _scalar,
     L.View: _view,
     L.Generate: _generate,
@@ -378,5 +390,4 @@ RULES: dict[type, Callable[..., Any]] = {
     L.Contract: _contract,
     L.Inline: _inline,
     L.Host: _host,
-    L.Library: _library,
 }

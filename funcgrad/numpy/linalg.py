@@ -1,4 +1,4 @@
-"""Products of arrays, and the part of ``numpy.linalg`` that needs no decomposition."""
+"""Products of arrays and norms; with ``decompositions``, which it exports as well, all of ``numpy.linalg``."""
 
 from __future__ import annotations
 
@@ -10,20 +10,42 @@ from ..core.avals import aval_of
 from ..ops import dot as contraction
 from ..ops import einsum as es
 from ..ops import elementwise as ew
+from ..ops import spectral
 from ..ops.families import broadcast_shapes
 from ..ops.promotion import as_dtype, promote_dtypes
 from ..ops.structural import broadcast_to, expand_dims, moveaxis, reduce_sum, reshape, shape_of
 from ..ops.structural import transpose as permute
 from ..util import canonicalize_axes, canonicalize_axis
-from .dispatch import implements, operand
+from .decompositions import (
+    cholesky,
+    cond,
+    det,
+    eig,
+    eigh,
+    eigvals,
+    eigvalsh,
+    inv,
+    lstsq,
+    matrix_rank,
+    pinv,
+    qr,
+    slogdet,
+    solve,
+    svd,
+    svdvals,
+    tensorinv,
+    tensorsolve,
+)  # fmt: skip
+from .dispatch import IMPLEMENTATIONS, implements, operand
 from .memory import mark_view
 from .reductions import accumulator_dtype, root
 from .ufuncs import UFUNCS, store
 
 __all__ = [
-    "cross", "diagonal", "dot", "einsum", "inner", "kron", "matmul", "matrix_norm", "matrix_power",
-    "matrix_transpose", "matvec", "multi_dot", "norm", "outer", "tensordot", "trace", "vdot", "vecdot", "vecmat",
-    "vector_norm",
+    "LinAlgError", "cholesky", "cond", "cross", "det", "diagonal", "dot", "eig", "eigh", "eigvals", "eigvalsh",
+    "einsum", "inner", "inv", "kron", "lstsq", "matmul", "matrix_norm", "matrix_power", "matrix_rank",
+    "matrix_transpose", "matvec", "multi_dot", "norm", "outer", "pinv", "qr", "slogdet", "solve", "svd", "svdvals",
+    "tensordot", "tensorinv", "tensorsolve", "trace", "vdot", "vecdot", "vecmat", "vector_norm",
 ]  # fmt: skip
 
 
@@ -209,6 +231,36 @@ def matrix_transpose(x: Any, /) -> Any:
     return mark_view(permute(x, order), x, "a transpose", lambda base: permute(base, order))
 
 
+LinAlgError = np.linalg.LinAlgError
+
+
+def _last_axes(function: Any) -> Any:
+    """Of the last two axes, as in ``numpy.linalg``, where the function of that name in ``numpy`` takes the first."""
+
+    def apply(x: Any, /, *, offset: int = 0, **kwargs: Any) -> Any:
+        return function(x, offset=offset, axis1=-2, axis2=-1, **kwargs)
+
+    return apply
+
+
+def _vectors_outer(x1: Any, x2: Any, /) -> Any:
+    if len(shape_of(operand(x1))) != 1 or len(shape_of(operand(x2))) != 1:
+        raise ValueError("linalg.outer takes vectors; numpy.outer flattens arrays of any shape")
+    return outer(x1, x2)
+
+
+IMPLEMENTATIONS.update(
+    {
+        np.linalg.diagonal: _last_axes(diagonal),
+        np.linalg.trace: _last_axes(trace),
+        np.linalg.outer: _vectors_outer,
+        np.linalg.cross: lambda x1, x2, /, *, axis=-1: cross(x1, x2, axis=axis),
+        np.linalg.matmul: lambda x1, x2, /: matmul(x1, x2),
+        np.linalg.vecdot: lambda x1, x2, /, *, axis=-1: vecdot(x1, x2, axis=axis),
+    }
+)
+
+
 # norms ----------------------------------------------------------------------------------------------------------
 
 
@@ -242,14 +294,14 @@ def _matrix_norm(x: Any, order: Any, axes: tuple[int, int], keepdims: bool) -> A
     if order is None or order == "fro":
         return _vector_norm(x, 2, axes, keepdims)
     if order in (2, -2, "nuc"):
-        raise NotImplementedError(
-            f"norm: the matrix norm of order {order!r} needs singular values, which are not traced yet. "
-            "Use ord='fro', 1 or inf."
-        )
+        rank = len(shape_of(x))
+        values = spectral.svdvals(permute(x, [*[k for k in range(rank) if k not in axes], row, column]))
+        result = {2: np.max, -2: np.min, "nuc": np.sum}[order](values, -1)
+        return expand_dims(result, sorted(axes)) if keepdims else result
     across = {1: (row, column, np.max), -1: (row, column, np.min), np.inf: (column, row, np.max),
               -np.inf: (column, row, np.min)}.get(order)  # fmt: skip
     if across is None:
-        raise ValueError(f"norm: unknown order {order!r} for matrices; take 'fro', 1, -1, inf or -inf")
+        raise ValueError(f"norm: unknown order {order!r} for matrices; take 'fro', 'nuc', 1, -1, 2, -2, inf or -inf")
     inner_axis, outer_axis, extreme = across
     sums = np.sum(np.abs(x), inner_axis, keepdims=True)
     result = extreme(sums, axis=outer_axis, keepdims=True)
@@ -258,7 +310,7 @@ def _matrix_norm(x: Any, order: Any, axes: tuple[int, int], keepdims: bool) -> A
 
 @implements(np.linalg.norm)
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    """Norm of vectors or matrices (of any order that needs no singular values). The gradient at 0 is 0."""
+    """Norm of vectors or matrices. The gradient at 0 is 0."""
     x = _float(operand(x))
     rank = len(shape_of(x))
     if axis is None and (ord is None or rank == 1 or (rank == 2 and ord == "fro")):
@@ -307,13 +359,13 @@ def multi_dot(arrays: Any, *, out: Any = None) -> Any:
 
 @implements(np.linalg.matrix_power)
 def matrix_power(a: Any, n: int) -> Any:
-    """Square matrices to a static integer power that is not negative."""
+    """Square matrices to a static integer power."""
     x = operand(a)
     shape = shape_of(x)
     if len(shape) < 2 or shape[-1] != shape[-2]:
         raise ValueError(f"matrix_power takes square matrices, found shape {shape}")
     if n < 0:
-        raise NotImplementedError("matrix_power: negative powers need an inverse, which is not traced yet")
+        x, n = inv(x), -n
     if n == 0:
         return broadcast_to(np.eye(shape[-1], dtype=aval_of(x).dtype), shape)
     result = None

@@ -28,7 +28,8 @@ from funcgrad.runtime.compile import compile_runtime_kernel
 from funcgrad.runtime.cython_api import cython_function
 from funcgrad.runtime.direct_convolution import block_of, contracting_step, direct_step
 from funcgrad.runtime.executor import Step
-from funcgrad.runtime.libraries import ENTER, GEMM_DTYPES, LEAVE, scalar_words, single_threaded
+from funcgrad.runtime.guard import ENTER, LEAVE, single_threaded
+from funcgrad.runtime.libraries import GEMM_DTYPES, scalar_words
 
 __all__ = ["Place", "conv_step"]
 

@@ -59,7 +59,7 @@ ROWS: list[tuple[str, Callable[[Any], Any], Any, type[Exception], list[str]]] = 
     ("slice of ndarray", lambda i: TABLE[i:], 3, TracerIntegerError, ["lax.dynamic_slice with a fixed length"]),
     ("nonzero", lambda x: np.nonzero(x), X, ConcretizationError, ["nonzero of a traced array", "size=n"]),
     ("unique", lambda x: np.unique(x), X, ConcretizationError, ["unique of a traced array"]),
-    ("unsupported function", lambda x: np.linalg.svd(x), np.eye(2), TypeError, ["numpy.linalg.svd cannot be applied", "funcgrad.numpy"]),
+    ("unsupported function", lambda x: np.roots(x), X, TypeError, ["numpy.roots cannot be applied", "funcgrad.numpy"]),
     ("nearest function", lambda x: np.nancumsum(np.lib.stride_tricks.sliding_window_view(x, 2)), X, TypeError,
      ["sliding_window_view cannot be applied"]),
     ("unsupported ufunc", lambda x: np.spacing(x), X, TypeError, ["the ufunc numpy.spacing cannot be applied"]),
@@ -87,7 +87,13 @@ ROWS: list[tuple[str, Callable[[Any], Any], Any, type[Exception], list[str]]] = 
     ("int power", lambda x: x ** -1, 3, ValueError, ["negative integer powers are not allowed"]),
     ("mT", lambda x: x.mT, X, ValueError, ["ndim < 2"]),
     ("del", lambda x: x.__delitem__(0), X, ValueError, ["cannot delete array elements"]),
-    ("nuclear norm", lambda x: np.linalg.norm(x, "nuc"), np.eye(2), NotImplementedError, ["needs singular values"]),
+    ("norm of matrices", lambda x: np.linalg.norm(x, 3), np.eye(2), ValueError, ["unknown order 3 for matrices", "'nuc'"]),
+    ("not square", lambda x: np.linalg.solve(x, x), np.ones((2, 3)), np.linalg.LinAlgError, ["solve: takes square matrices", "2 rows and 3 columns"]),
+    ("no matrix", lambda x: np.linalg.inv(x), X, np.linalg.LinAlgError, ["inv: a matrix has two axes", "(3,)"]),
+    ("half precision", lambda x: np.linalg.det(x), np.eye(2, dtype=np.float16), TypeError, ["det", "float16"]),
+    ("right-hand side", lambda x: np.linalg.solve(np.eye(2), x), X, ValueError, ["solve", "(2, 2)", "(3, 1)"]),
+    ("qr mode", lambda x: np.linalg.qr(x, "raw"), np.eye(2), ValueError, ["'reduced', 'complete' or 'r'", "'raw'"]),
+    ("uplo", lambda x: np.linalg.eigh(x, "X"), np.eye(2), ValueError, ["UPLO must be 'L' or 'U'"]),
     ("traced repeats", lambda n: jnp.repeat(X, n), 3, ValueError, ["total_repeat_length"]),
 ]  # fmt: skip
 

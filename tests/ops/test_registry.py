@@ -31,7 +31,16 @@ for _module in pkgutil.iter_modules(funcgrad.ops.__path__, "funcgrad.ops."):
     importlib.import_module(_module.name)
 
 # Operands along which an operation has no derivative although their dtype could have one.
-CONSTANT_OPERANDS = {"polygamma": {0}}
+# Matrices that come with their factors: values follow the factors, derivatives the matrix; see tests/ops/test_linalg.
+CONSTANT_OPERANDS = {"polygamma": {0}, "linear_solve": {0, 1}, "det": {0, 1}, "slogdet": {0, 1}}
+
+
+def hermitian(x: Any) -> Any:
+    return (x + np.conj(np.swapaxes(x, -1, -2))) / 2
+
+
+# Operations on matrices of a kind: directions, like the operands, are of that kind.
+STRUCTURE = {"cholesky": hermitian, "eigh": hermitian, "eigvalsh": hermitian}
 
 
 class Row:
@@ -124,9 +133,13 @@ def assert_close(found: list[Any], wanted: list[Any], rtol: float, atol: float) 
         np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=rtol, atol=atol)
 
 
-def check_derivatives(rng: np.random.Generator, fun: Any, primals: list[Any], order: int) -> None:
-    """JVP against differences, VJP against the JVP, then the same of both."""
-    v = [random_like(rng, x) for x in primals]
+def structure(row: Row) -> Any:
+    return STRUCTURE.get(row.primitive.name, lambda x: x)
+
+
+def check_derivatives(rng: np.random.Generator, fun: Any, primals: list[Any], order: int, kind: Any) -> None:
+    """JVP against differences, VJP against the JVP, then the same of both; along directions of a kind."""
+    v = [kind(random_like(rng, x)) for x in primals]
     tangents = jvp(fun, primals, v)
     assert_close(tangents, difference(fun, primals, v), rtol=2e-6, atol=2e-7)
     cts = [random_like(rng, y) for y in tangents]
@@ -136,8 +149,8 @@ def check_derivatives(rng: np.random.Generator, fun: Any, primals: list[Any], or
     scale = 1 + sum(float(np.abs(np.multiply(c, t)).sum()) for c, t in zip(cts, tangents, strict=True))
     assert pairing(pulled, v) == pytest.approx(pairing(cts, tangents), abs=1e-10 * scale)
     if order > 1:
-        check_derivatives(rng, lambda *xs: jvp(fun, list(xs), v), primals, order - 1)
-        check_derivatives(rng, lambda *xs: vjp(fun, list(xs), cts), primals, order - 1)
+        check_derivatives(rng, lambda *xs: jvp(fun, list(xs), v), primals, order - 1, kind)
+        check_derivatives(rng, lambda *xs: vjp(fun, list(xs), cts), primals, order - 1, kind)
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -167,11 +180,11 @@ def test_shape_rule(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_derivatives(name: str, rng: np.random.Generator) -> None:
-    check_derivatives(rng, SMOOTH[name], SMOOTH[name].primals, order=2)
+    check_derivatives(rng, SMOOTH[name], SMOOTH[name].primals, 2, structure(SMOOTH[name]))
 
 
-REAL_ONLY = {"cumlogsumexp"}
 REAL_FFT = {"RFFT", "IRFFT"}  # from or to real numbers, whatever the operand
+REAL_ONLY = {"cumlogsumexp", "eig", "eigh", "eigvals", "svd"}  # complex vectors have a phase, which rounding chooses
 ARRAY_OPERATIONS = [
     name
     for name, row in SMOOTH.items()
@@ -187,9 +200,9 @@ def test_complex_derivatives(name: str, rng: np.random.Generator) -> None:
     row = SMOOTH[name]
     args = list(row.args)
     for k in row.active:
-        args[k] = np.asarray(args[k] + 0.3j * rng.normal(size=np.shape(args[k])))[()]
+        args[k] = structure(row)(np.asarray(args[k] + 0.3j * rng.normal(size=np.shape(args[k])))[()])
     row = Row(row.primitive, tuple(args), row.params)
-    check_derivatives(rng, row, row.primals, order=2)
+    check_derivatives(rng, row, row.primals, 2, structure(row))
 
 
 @pytest.mark.parametrize("name", SMOOTH)
@@ -218,9 +231,13 @@ def test_no_derivative(name: str, rng: np.random.Generator) -> None:
 SIZE = 3
 
 
-def variants(rng: np.random.Generator, x: Any) -> list[Any]:
+def variants(rng: np.random.Generator, row: Row, x: Any) -> list[Any]:
     """Different values of the same kind, all inside the domain of the operation."""
     x = np.asarray(x)
+    if row.primitive.name in STRUCTURE:
+        return [x * (1 + 0.1 * k) for k in range(SIZE)]
+    if x.ndim and x.dtype.kind in "iu":  # within rows: permutations remain permutations
+        return [x] + [rng.permuted(x, axis=-1) for _ in range(SIZE - 1)]
     if x.ndim:
         return [x] + [rng.permutation(x.ravel()).reshape(x.shape) for _ in range(SIZE - 1)]
     if x.dtype.kind in "iu":
@@ -240,7 +257,7 @@ def batch_dims(rng: np.random.Generator, args: tuple[Any, ...]) -> list[tuple[in
 @pytest.mark.parametrize("name", [n for n, r in ROWS.items() if r.args])
 def test_batching(name: str, rng: np.random.Generator) -> None:
     row = ROWS[name]
-    values = [variants(rng, x) for x in row.args]
+    values = [variants(rng, row, x) for x in row.args]
     for dims in batch_dims(rng, row.args):
         args = [x[0] if d is None else np.stack(x, axis=d) for x, d in zip(values, dims, strict=True)]
         out = batch_flat(row.all_results, SIZE, args, dims, lambda n: [0] * n)
@@ -257,7 +274,7 @@ def test_batching(name: str, rng: np.random.Generator) -> None:
 def test_batched_gradient(name: str, rng: np.random.Generator) -> None:
     """The VJP, batched over all operands and cotangents, against a loop."""
     row = SMOOTH[name]
-    values = [variants(rng, x) for x in row.args]
+    values = [variants(rng, row, x) for x in row.args]
     columns = [np.stack(x) for x in values]
     first = row.all_results(*[x[0] for x in values])
     cts = [np.stack([random_like(rng, y) for _ in range(SIZE)]) for y in first if np.asarray(y).dtype.kind in "fc"]
