@@ -29,7 +29,7 @@ def routine(
     b.order.append(call)
     value = Value("step", squeeze_shape(tuple(shape)), dtype, b.count)
     b.count += 1
-    value.call = call
+    value.call, value.eqn = call, eqn
     call.outputs = (value,)
     return value
 
