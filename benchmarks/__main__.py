@@ -81,7 +81,7 @@ class Run:
         self.options = options
         self.began = time.perf_counter()
         self.results = Results(machine=machine())
-        self.results.settings = {k: str(v) for k, v in vars(options).items() if k != "words"}
+        self.results.settings = {k: str(v) for k, v in vars(options).items() if k not in ("words", "json", "list")}
 
     def over(self, share: float = 1.0) -> bool:
         return time.perf_counter() - self.began > share * self.options.budget

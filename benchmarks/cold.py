@@ -66,16 +66,17 @@ def one_process(name: str, workload_name: str, tiny: bool = False) -> dict[str, 
 
     workload = BY_NAME[workload_name]
     peer = load(name)
+    wait = peer.wait or (lambda x: x)
     args = peer.arguments(workload.arguments_at(workload.tiny if tiny else workload.size))
     baseline = peak_bytes()
     start = time.perf_counter()
     function = workload.function(peer, tiny)
-    peer.wait(function(*args))
+    wait(function(*args))
     times = {"first call": time.perf_counter() - start, "peak memory": peak_bytes() - baseline}
     if workload.second is not None:
         args = peer.arguments(workload.arguments_at(workload.second))
         start = time.perf_counter()
-        peer.wait(function(*args))
+        wait(function(*args))
         times["another shape"] = time.perf_counter() - start
     return times
 
@@ -124,7 +125,8 @@ def measure(
                 except Unsupported as reason:
                     notes[name] = str(reason)
                 except subprocess.TimeoutExpired:
-                    notes[name] = f"{'failed' if name == 'funcgrad' else 'left out'}: not done after {patience:.0f} s"
+                    kind = "failed" if name == "funcgrad" else "left out"
+                    notes[name] = f"{kind}: not done after {patience:.0f} s"
                 except RuntimeError as error:
                     notes[name] = f"failed: {error}"
             if time.perf_counter() - began > 15:

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 HERE = Path(__file__).resolve().parent
+PICTURE = "![Each workload's time with other libraries over its time with funcgrad](ratios.svg)"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -153,7 +154,7 @@ def update_readme(results: Results, readme: Path) -> None:
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"{readme}: expected the lines {BEGIN!r} and {END!r}, once each")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n\n{markdown(results)}\n{END}{after}", encoding="utf-8")
+    readme.write_text(f"{before}{BEGIN}\n\n{PICTURE}\n\n{markdown(results)}\n{END}{after}", encoding="utf-8")
 
 
 # the plot
@@ -170,8 +171,13 @@ def plot(results: Results, path: Path) -> None:
     if not rows:
         raise ValueError("nothing to draw: no workload has been measured with funcgrad and another library")
     rows = rows[::-1]
-    colours: Mapping[str, str] = dict(
-        jax="#4c72b0", torch="#dd8452", pytensor="#55a868", autograd="#8172b3", numpy="#999999", numba="#c44e52"
+    marks: Mapping[str, tuple[str, str]] = dict(
+        jax=("#2a6fbb", "o"),
+        torch=("#e07b28", "s"),
+        pytensor=("#3f9b57", "^"),
+        autograd=("#6b4c2a", "v"),
+        numpy=("#8a8a8a", "D"),
+        numba=("#c42d4a", "*"),
     )
     with matplotlib.rc_context({"svg.hashsalt": "funcgrad", "svg.fonttype": "none", "font.size": 7}):
         figure, axes = plt.subplots(figsize=(8, 1.2 + 0.155 * len(rows)), layout="constrained")
@@ -183,7 +189,8 @@ def plot(results: Results, path: Path) -> None:
             if points:
                 x, y = zip(*points)
                 lowest, highest = min(lowest, *x), max(highest, *x)
-                axes.scatter(x, y, s=11, color=colours[peer], label=TITLES[peer], zorder=3, lw=0)
+                colour, marker = marks[peer]
+                axes.scatter(x, y, s=12, color=colour, marker=marker, label=TITLES[peer], zorder=3, lw=0)
         axes.set_xscale("log")
         axes.set_xlim(lowest / 1.3, highest * 1.3)
         axes.set_yticks(range(len(rows)), [row.name for row in rows])

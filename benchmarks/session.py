@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .peers import load
@@ -48,7 +49,9 @@ class Session:
         workload = BY_NAME[name]
         function, wait = workload.function(self.peer, tiny), self.peer.wait
         args = self.peer.arguments(workload.arguments_at(workload.tiny if tiny else workload.size))
-        call = lambda: wait(function(*args))  # noqa: E731
+        call = partial(function, *args)
+        if wait is not None:
+            call = lambda: wait(function(*args))  # noqa: E731
         result = self.peer.to_numpy(call())
         call()
         self._call = call

@@ -93,8 +93,9 @@ def measure(
             results[name] = process.collect(max(1.0, deadline - time.perf_counter()))
         except Unsupported as reason:
             notes[name] = str(reason)
-        except TimedOut as error:  # a compiler that takes minutes is no error, unless it is ours
-            notes[name] = f"{'failed' if name == 'funcgrad' else 'left out'}: {error}"
+        except TimedOut:  # a compiler that takes minutes is no error, unless it is ours
+            kind = "failed" if name == "funcgrad" else "left out"
+            notes[name] = f"{kind}: its first call was not done after {settings.patience:.0f} s"
         except Failed as error:
             notes[name] = f"failed: {error}"
     notes |= disagreements(results, workload.tolerance)

@@ -97,7 +97,7 @@ class Peer:
 
     ``np`` is its NumPy-like namespace, ``special`` has ``erf``, ``expit`` and ``logsumexp``, ``lax`` the loops.
     ``arguments`` turns NumPy arrays into its own, outside the clock; ``wait`` makes an asynchronous result be there,
-    inside it.
+    inside it (None where results are there at once).
     """
 
     name = ""
@@ -107,6 +107,7 @@ class Peer:
     special: Any = None
     lax: Any = None
     scipy: Any = None
+    wait: Function | None = None
 
     def unsupported(self, what: str) -> NoReturn:
         raise Unsupported(f"{self.title} has no {what}")
@@ -161,9 +162,6 @@ class Peer:
     # arrays in, arrays out
     def arguments(self, tree: Any) -> Any:
         return tree
-
-    def wait(self, result: Any) -> Any:
-        return result
 
     def to_numpy(self, tree: Any) -> Any:
         return tree_map(np.asarray, tree)

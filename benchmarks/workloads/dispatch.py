@@ -97,7 +97,7 @@ def start(rng: Rng, n: int) -> tuple[Any, ...]:
 
 def _on_numpy(peer: Peer, f: Function) -> Function:
     """SciPy calls with its own arrays and wants NumPy's back."""
-    return lambda *args: peer.to_numpy(peer.wait(f(*peer.arguments(args))))
+    return lambda *args: peer.to_numpy(f(*peer.arguments(args)))
 
 
 def _minimised(x: Any, **how: Any) -> np.ndarray:
