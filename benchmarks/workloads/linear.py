@@ -45,6 +45,15 @@ def cholesky_solve_torch(peer: Peer) -> Function:
     return peer.jit(lambda a, b: torch.cholesky_solve(b, torch.linalg.cholesky(a)))
 
 
+def cholesky_solve_pytensor(peer: Peer) -> Function:
+    linalg = peer.np.linalg
+    return peer.jit(lambda a, b: linalg.cho_solve((linalg.cholesky(a), True), b))
+
+
+def solve(peer: Peer) -> Function:
+    return peer.jit(lambda a, b: peer.np.linalg.solve(a, b))
+
+
 def gaussian_process_arguments(rng: Rng, n: int) -> tuple[Any, ...]:
     x = np.sort(rng.uniform(0, 10, n))
     return np.array([0.0, 0.0, -1.0]), x, np.sin(x) + 0.1 * rng.normal(size=n)
@@ -96,7 +105,21 @@ WORKLOADS = (
         dict(count=3, n=2),
         forward=True,
         needs=("scipy.linalg.cho_factor", "scipy.linalg.cho_solve"),
-        own={"numpy": cholesky_solve_numpy, "torch": cholesky_solve_torch},
+        own={
+            "numpy": cholesky_solve_numpy,
+            "torch": cholesky_solve_torch,
+            "pytensor": cholesky_solve_pytensor,
+        },
+    ),
+    Workload(
+        "solve of 1000 8x8",
+        GROUP,
+        systems,
+        solve,
+        dict(count=1000, n=8),
+        dict(count=3, n=2),
+        forward=True,
+        needs=("numpy.linalg.solve",),
     ),
     Workload(
         "Gaussian process likelihood gradient, n=300",
