@@ -46,13 +46,15 @@ check: $(VENV)/.installed-check
 	$(BIN)/python -m mypy
 
 # The peers live in an environment of their own: PyTensor asks for an older Numba than funcgrad is tested with.  It runs
-# with the newer one as well, so Numba is brought up to date after it.  torch comes from its index of CPU builds: the
-# package index has the CUDA build, of some gigabytes.
+# with the newer one as well, so Numba is brought up to date after it.  torch comes from its index of CPU builds where
+# that can be reached: the package index has the CUDA build, of some gigabytes.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .venv-bench/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --extra-index-url $(TORCH_INDEX) --editable ".[bench]"
+	.venv-bench/bin/python -m pip install --quiet --retries 1 --index-url $(TORCH_INDEX) torch || \
+	  echo "torch: taking the package index's build"
+	.venv-bench/bin/python -m pip install --quiet --editable ".[bench]"
 	.venv-bench/bin/python -m pip install --quiet --upgrade --no-deps numba llvmlite
 	@touch $@
 

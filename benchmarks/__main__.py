@@ -83,26 +83,32 @@ class Run:
         self.results = Results(machine=machine())
         self.results.settings = {k: str(v) for k, v in vars(options).items() if k not in ("words", "json", "list")}
 
-    def over(self, share: float = 1.0) -> bool:
-        return time.perf_counter() - self.began > share * self.options.budget
+    def left(self, share: float = 1.0) -> float:
+        """Seconds until ``share`` of the time is spent."""
+        return share * self.options.budget - (time.perf_counter() - self.began)
+
+    def settings(self, seconds: float) -> Settings:
+        """For a workload that should take some ``seconds``: a compiler may take four times that before it is left out,
+        since most take less."""
+        patience = min(60.0, max(5.0, 4 * seconds))
+        if self.options.tiny:
+            return Settings(rounds=3, block=0.001, together=0.1, patience=patience)
+        if self.options.quick:
+            return Settings(rounds=5, block=0.01, together=2.0, patience=patience)
+        return Settings(patience=patience)
 
     def warm(self, workloads: list[Workload], pool: Pool, share: float) -> None:
-        patience = min(60.0, max(5.0, self.options.budget / 15))
-        settings = Settings(patience=patience)
-        if self.options.quick:
-            settings = Settings(rounds=5, block=0.01, together=2.0, patience=patience)
-        if self.options.tiny:
-            settings = Settings(rounds=3, block=0.001, together=0.1, patience=patience)
         group = ""
         peers = list(pool.processes)
-        for w in workloads:
-            if self.over(share):
+        for k, w in enumerate(workloads):
+            left = self.left(share)
+            if left <= 0:
                 self.results.left_out.append(w.name)
                 continue
             if w.group != group:
                 group = w.group
                 print(header(f"warm call: {group}", peers), flush=True)
-            timings, notes = measure(w, pool, settings, self.options.tiny)
+            timings, notes = measure(w, pool, self.settings(left / (len(workloads) - k)), self.options.tiny)
             if timings:
                 self.results.warm[w.name] = timings
                 row = Row(WARM, w.name, w.group, {p: t.seconds for p, t in timings.items()})
@@ -115,7 +121,7 @@ class Run:
     def cold(self, workloads: list[Workload], peers: list[str]) -> None:
         repeats = 1 if self.options.quick or self.options.tiny else 3
         for w in workloads:
-            if self.over():
+            if self.left() <= 0:
                 self.results.left_out.append(f"fresh processes: {w.name}")
                 continue
             # what has failed or was wrong in warm calls has been said already
@@ -167,7 +173,7 @@ def main(args: list[str] | None = None) -> int:
             results.write(path)  # whatever follows, this much is there
     if "cold" in options.measure:
         run.cold([w for w in workloads if w.cold or options.all_cold], peers)
-    if "import" in options.measure and not run.over():
+    if "import" in options.measure and run.left() > 0:
         run.imports(peers)
     results.write(path)
     print()
