@@ -274,6 +274,17 @@ def test_fresh_processes() -> None:
     assert cold.measure_imports(["numpy"], 1)["numpy"] > 0
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="this system cannot restart the peak")
+def test_memory_is_what_is_taken_after_the_baseline() -> None:
+    code = (
+        "import numpy as np; from benchmarks.cold import held_bytes, peak_bytes; np.ones(20_000_000);"
+        "base = held_bytes(); np.ones(5_000_000); print(peak_bytes() - base)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert abs(float(done.stdout) - 40e6) < 4e6  # neither the 160 MB before it nor nothing
+
+
 def test_fresh_process_that_fails_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     workload = replace(BY_NAME["jit call, scalar"], name="no such workload")
     found, notes = cold.measure(workload, ["funcgrad"], repeats=2, patience=100)
