@@ -32,18 +32,19 @@ class Settings:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per call: the median over blocks, and the quartiles around it."""
+    """Seconds per call: the median over blocks, the quartiles around it, and the best block."""
 
     seconds: float
     low: float
     high: float
     calls: int
     blocks: int
+    best: float = float("nan")
 
 
 def summary(samples: list[float], calls: int) -> Timing:
     low, _, high = quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else (samples[0],) * 3
-    return Timing(median(samples), low, high, calls, len(samples))
+    return Timing(median(samples), low, high, calls, len(samples), min(samples))
 
 
 class Pool:

@@ -321,8 +321,8 @@ def test_the_witness_is_numpy_where_it_takes_part() -> None:
 
 
 def test_summary_is_the_median_and_quartiles() -> None:
-    assert summary([5.0, 1.0, 2.0, 4.0, 3.0], 7) == Timing(3.0, 2.0, 4.0, 7, 5)
-    assert summary([2.0], 1) == Timing(2.0, 2.0, 2.0, 1, 1)
+    assert summary([5.0, 1.0, 2.0, 4.0, 3.0], 7) == Timing(3.0, 2.0, 4.0, 7, 5, 1.0)
+    assert summary([2.0], 1) == Timing(2.0, 2.0, 2.0, 1, 1, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_format_value(value: float, text: str) -> None:
 
 def results() -> Results:
     def timing(x: float) -> Timing:
-        return Timing(x, 0.9 * x, 1.1 * x, 10, 5)
+        return Timing(x, 0.9 * x, 1.1 * x, 10, 5, 0.8 * x)
 
     return Results(
         versions={"funcgrad": "1", "jax": "2", "numpy": "3"},
@@ -397,7 +397,7 @@ def test_tables() -> None:
 def test_where_funcgrad_is_behind_worst_first() -> None:
     lines = report.behind(results())
     assert [line.split()[0] for line in lines] == ["4.00x", "2.00x"]
-    assert "cold compile: b" in lines[0] and "1.00 µs /    500 ns  warm call: a" in lines[1]
+    assert "cold compile: b" in lines[0] and "1.00 µs /    500 ns  warm call: a (best blocks: 2.00x)" in lines[1]
 
 
 def test_readme_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
