@@ -4,7 +4,7 @@
 #   make test        install, then run the tests (parallel, without the long ones)
 #   make test-long   all tests
 #   make check       linter and type checker
-#   make bench       speed side by side with JAX, autograd and NumPy
+#   make bench       speed side by side with JAX, torch.compile, PyTensor, autograd and NumPy (installs them)
 #   make clean       remove what these targets made
 
 PYTHON ?= python3
@@ -45,9 +45,22 @@ check: $(VENV)/.installed-check
 	$(BIN)/python -m ruff format --check --quiet .
 	$(BIN)/python -m mypy
 
-bench: $(VENV)/.installed-bench
-	$(BIN)/python -m benchmarks $(ARGS)
+# The peers live in an environment of their own: PyTensor asks for an older Numba than funcgrad is tested with.  It runs
+# with the newer one as well, so Numba is brought up to date after it.  torch comes from its index of CPU builds where
+# that can be reached: the package index has the CUDA build, of some gigabytes.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.venv-bench/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --retries 1 --index-url $(TORCH_INDEX) torch || \
+	  echo "torch: taking the package index's build"
+	.venv-bench/bin/python -m pip install --quiet --editable ".[bench]"
+	.venv-bench/bin/python -m pip install --quiet --upgrade --no-deps numba llvmlite
+	@touch $@
+
+bench: .venv-bench/.installed
+	.venv-bench/bin/python -m benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .venv-bench .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

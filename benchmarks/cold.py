@@ -1,12 +1,15 @@
-"""What happens in a fresh process: import, first call, another shape, another function; with and without a disk cache.
+"""What happens in a fresh process: import, first call, another shape, memory; disk caches empty and filled.
 
-``python -m benchmarks.cold PEER`` measures once and prints JSON; `measure_cold` starts such processes, the first of
-each pair with an empty cache directory, the second with the one that the first has filled. JAX's persistent cache is
-switched on for everything, so that both sides have one.
+``python -m benchmarks.cold PEER WORKLOAD`` measures once and prints JSON. `measure` starts such processes in pairs: the
+first with an empty cache directory, the second with what the first has left there. JAX's persistent cache, off by
+default, is switched on, so that all have one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import json
 import os
 import statistics
@@ -14,52 +17,160 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from .peers import load
+from .peers.base import Unsupported
+from .workload import Workload
 
-from . import workloads
-from .peers import PEERS
-
-__all__ = ["TITLES", "measure_cold"]
+__all__ = ["MEASURES", "measure", "measure_imports"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
-IMPORT = "import"
-COMPILERS = ("funcgrad", "jax")
+COLD, SHAPE, SECOND, MEMORY = "cold compile", "second shape", "second process", "peak memory"
+MEASURES = (COLD, SHAPE, SECOND, MEMORY)
 
-# rows of the report: title, which process of the pair, what of it (seconds, and bytes of memory)
-ROWS = (
-    ("cold compile: first call of the MLP step", "first", "first call"),
-    ("cold compile: XOR step, warmed-up process", "first", "another function"),
-    ("second shape: MLP step, other batch size", "first", "another shape"),
-    ("second process: first call of the MLP step", "second", "first call"),
-    ("second process: XOR step", "second", "another function"),
-    ("peak memory of the first process", "first", "peak memory"),
-)
-
-TITLES = (IMPORT, *[title for title, _, _ in ROWS])
-
-
-def _seconds(run: Any) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+# Those that compile; the others have no first call that differs from the second.
+COMPILERS = ("funcgrad", "jax", "torch", "pytensor")
+IMPORTS = {
+    "funcgrad": "funcgrad",
+    "jax": "jax.numpy",
+    "torch": "torch",
+    "pytensor": "pytensor.tensor",
+    "autograd": "autograd.numpy",
+    "numpy": "numpy",
+    "numba": "numba",
+}
 
 
-def _peak_bytes() -> float:
-    """Peak resident memory of this process, where the system tells. (On Linux ``getrusage`` would include the parent's
-    from before the fork.)"""
+def _status(field: str) -> float:
+    """Bytes by the name that Linux gives them in ``/proc/self/status``."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024.0 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field + ":"))
+
+
+def peak_bytes() -> float:
+    """Peak resident memory of this process. (On Linux, getrusage's would include the parent's before the fork.)"""
     try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return 1024.0 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+        return _status("VmHWM")
     except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:
         return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else 1024 * peak)
+
+
+def held_bytes() -> float:
+    """What this process holds now. The peak starts anew from here, where the system can do that; where it cannot, the
+    peak so far is given, which is what a process shows that stops here. Memory that is free but kept by the C library
+    goes back to the system first: it would hide what is allocated next."""
+    gc.collect()
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return _status("VmRSS")
+    except (OSError, StopIteration):
+        return peak_bytes()
+
+
+def one_process(name: str, workload_name: str, tiny: bool = False) -> dict[str, float]:
+    """In this process: seconds of the first call, seconds of the first call of another shape, bytes of memory.
+
+    Memory is the peak over the first call less what was held before it, the import and the arguments.
+    """
+    from .workloads import BY_NAME
+
+    workload = BY_NAME[workload_name]
+    peer = load(name)
+    wait = peer.wait or (lambda x: x)
+    args = peer.arguments(workload.arguments_at(workload.tiny if tiny else workload.size))
+    baseline = held_bytes()
+    start = time.perf_counter()
+    function = workload.function(peer, tiny)
+    wait(function(*args))
+    times = {"first call": time.perf_counter() - start, "peak memory": peak_bytes() - baseline}
+    if workload.second is not None:
+        args = peer.arguments(workload.arguments_at(workload.second))
+        start = time.perf_counter()
+        wait(function(*args))
+        times["another shape"] = time.perf_counter() - start
+    return times
+
+
+def _environment(cache: str) -> dict[str, str]:
+    env = {
+        **os.environ,
+        "FUNCGRAD_CACHE_DIR": cache,
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "TORCHINDUCTOR_CACHE_DIR": cache,
+        "NUMBA_CACHE_DIR": cache,
+        "PYTENSOR_FLAGS": ",".join(filter(None, [os.environ.get("PYTENSOR_FLAGS"), f"base_compiledir={cache}"])),
+    }
+    env.pop("FUNCGRAD_CACHE", None)
+    return env
+
+
+def start(name: str, workload: Workload, cache: str, seconds: float, tiny: bool = False) -> dict[str, float]:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.cold", name, workload.name, *["--tiny"] * tiny]
+    done = subprocess.run(command, cwd=ROOT, env=_environment(cache), capture_output=True, text=True, timeout=seconds)
+    if done.returncode == 3:
+        raise Unsupported(done.stderr.strip().rsplit("\n", 1)[-1])
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().rsplit("\n", 1)[-1][:400] or f"exit code {done.returncode}")
+    result: dict[str, float] = json.loads(done.stdout.strip().rsplit("\n", 1)[-1])
+    return result
+
+
+def measure(
+    workload: Workload, names: Iterable[str], repeats: int, patience: float, tiny: bool = False
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """``{measure: {peer: value}}``, medians over pairs of processes that the peers start in turns; and who failed."""
+    first: dict[str, list[dict[str, float]]] = {}
+    second: dict[str, list[dict[str, float]]] = {}
+    notes: dict[str, str] = {}
+    slow: set[str] = set()
+    for _ in range(repeats):
+        for name in [n for n in names if n in COMPILERS and n not in notes and n not in slow]:
+            began = time.perf_counter()
+            with tempfile.TemporaryDirectory(prefix="funcgrad-bench-", ignore_cleanup_errors=True) as cache:
+                try:
+                    first.setdefault(name, []).append(start(name, workload, cache, patience, tiny))
+                    second.setdefault(name, []).append(start(name, workload, cache, patience, tiny))
+                except Unsupported as reason:
+                    notes[name] = str(reason)
+                except subprocess.TimeoutExpired:
+                    kind = "failed" if name == "funcgrad" else "left out"
+                    notes[name] = f"{kind}: not done after {patience:.0f} s"
+                except RuntimeError as error:
+                    notes[name] = f"failed: {error}"
+            if time.perf_counter() - began > 15:
+                slow.add(name)  # once is enough: seconds do not need a median to be told from each other
+
+    def medians(runs: dict[str, list[dict[str, float]]], key: str) -> dict[str, float]:
+        return {
+            name: statistics.median(r[key] for r in found)
+            for name, found in runs.items()
+            if name not in notes and all(key in r for r in found)
+        }
+
+    rows = {
+        COLD: medians(first, "first call"),
+        SHAPE: medians(first, "another shape"),
+        SECOND: medians(second, "first call"),
+        MEMORY: medians(first, "peak memory"),
+    }
+    return {title: values for title, values in rows.items() if values}, notes
 
 
 _IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
-_MODULES = {"funcgrad": "funcgrad", "numpy": "numpy", "autograd": "autograd.numpy", "jax": "jax.numpy"}
 
 
 def _import_seconds(name: str, bytecode: str) -> float:
@@ -69,75 +180,29 @@ def _import_seconds(name: str, bytecode: str) -> float:
     """
     env = {**os.environ, "PYTHONPYCACHEPREFIX": bytecode}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
-    command = [sys.executable, "-c", _IMPORT.format(_MODULES[name])]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=True)
-    return float(done.stdout)
+    command = [sys.executable, "-W", "ignore", "-c", _IMPORT.format(IMPORTS[name])]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=True)
+    return float(done.stdout.strip().rsplit("\n", 1)[-1])
 
 
-def _measure_imports(names: list[str], repeats: int) -> dict[str, float]:
+def measure_imports(names: list[str], repeats: int) -> dict[str, float]:
+    """Seconds, the median of ``repeats`` processes after one that fills the file caches."""
     with tempfile.TemporaryDirectory(prefix="funcgrad-bench-") as bytecode:
         turns = [{name: _import_seconds(name, bytecode) for name in names} for _ in range(1 + repeats)]
     return {name: statistics.median(turn[name] for turn in turns[1:]) for name in names}
 
 
-def _one_process(name: str) -> dict[str, float]:
-    rng = np.random.default_rng(0)
-    peer = PEERS[name]()
-    times = {}
-    wait = peer.wait or (lambda x: x)
-    step = workloads.mlp_step(peer)
-    args = peer.device(workloads.mlp_arguments(rng))
-    times["first call"] = _seconds(lambda: wait(step(*args)))
-    shapes = []
-    for batch in (100, 37, 64, 96, 200):
-        other = peer.device(workloads.mlp_arguments(rng, batch))
-        shapes.append(_seconds(lambda other=other: wait(step(*other))))
-    times["another shape"] = statistics.median(shapes)
-    xor = workloads.xor_step(peer)
-    small = peer.device(workloads.xor_arguments(rng))
-    times["another function"] = _seconds(lambda: wait(xor(*small)))
-    times["peak memory"] = _peak_bytes()
-    return times
-
-
-def _start(name: str, cache: str) -> dict[str, float]:
-    env = {
-        **os.environ,
-        "FUNCGRAD_CACHE_DIR": cache,
-        "JAX_COMPILATION_CACHE_DIR": cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    env.pop("FUNCGRAD_CACHE", None)
-    command = [sys.executable, "-m", "benchmarks.cold", name]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().rsplit("\n", 1)[-1] or f"exit code {done.returncode}")
-    result: dict[str, float] = json.loads(done.stdout.strip().rsplit("\n", 1)[-1])
-    return result
-
-
-def measure_cold(names: list[str], repeats: int) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """``{row: {peer: value}}``, medians over pairs of processes that the peers start in turns; and who failed, why."""
-    samples: dict[tuple[str, str], list[dict[str, float]]] = {}
-    failed: dict[str, str] = {}
-    for _ in range(repeats):
-        for name in [n for n in names if n in COMPILERS]:
-            with tempfile.TemporaryDirectory(prefix="funcgrad-bench-") as cache:
-                try:
-                    for which in ("first", "second"):
-                        samples.setdefault((name, which), []).append(_start(name, cache))
-                except (RuntimeError, subprocess.TimeoutExpired) as error:
-                    failed[name] = str(error)
-    rows = {IMPORT: _measure_imports(names, repeats)}
-    for title, which, field in ROWS:
-        rows[title] = {
-            name: statistics.median(s[field] for s in samples[name, which])
-            for name in names
-            if name not in failed and (name, which) in samples
-        }
-    return rows, failed
+def main(args: list[str]) -> int:
+    tiny = "--tiny" in args
+    name, workload = [a for a in args if a != "--tiny"]
+    try:
+        result: Any = one_process(name, workload, tiny)
+    except Unsupported as reason:
+        print(reason, file=sys.stderr)
+        return 3
+    print(json.dumps(result))
+    return 0
 
 
 if __name__ == "__main__":
-    print(json.dumps(_one_process(sys.argv[1])))
+    sys.exit(main(sys.argv[1:]))
