@@ -25,8 +25,10 @@ from . import tree
 from .compiler import Executable, compile_jaxpr
 from .control.call import jit_p, set_executor
 from .control.derived import clear_derived, closed_over
+from .control.interpret import set_loop_executor
 from .core.avals import ShapedArray, ShapeDtypeStruct, aval_of
 from .core.jaxpr import ClosedJaxpr, Jaxpr, eval_jaxpr
+from .core.primitive import Primitive
 from .core.staging import stage
 from .core.trace import EVAL, STATE, Tracer
 from .passes.pipeline import optimize
@@ -60,6 +62,16 @@ def _execute_call(closed: ClosedJaxpr, args: Sequence[Any]) -> Sequence[Any]:
 
 
 set_executor(_execute_call)
+
+
+def _execute_loop(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
+    """How a long loop runs on concrete values: compiled. Its kernels are those of earlier loops like it."""
+    avals = [aval_of(x) for x in args]
+    closed = stage(lambda *xs: primitive.bind(*xs, **params), avals, primitive.name)
+    return _compile(closed)([as_input(x, a) for x, a in zip(args, avals, strict=True)])
+
+
+set_loop_executor(_execute_loop)
 
 
 def as_input(x: Any, aval: ShapedArray) -> Any:

@@ -2,7 +2,9 @@
 
 It is the witness that compiled loops are held to, and what runs where nothing is compiled. An ``Interpreter`` is made
 once per jaxpr: variables become slots of a list, dead values are dropped, and a step costs little more than NumPy.
-The composition root may put a compiler in its place (``set_loop_executor``): this layer knows none.
+
+Of loops that turn out to be long, the composition root may have the rest compiled (``set_loop_executor``): this layer
+knows no compiler.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from ..core.jaxpr import Atom, ClosedJaxpr, Jaxpr, Literal, Var, last_uses
 from ..core.primitive import Primitive
 from ..core.trace import EVAL, STATE, Tracer, leaked
 
-__all__ = ["execute", "interpreter", "set_loop_executor", "typed_results"]
+__all__ = ["execute", "handed_over", "interpreter", "patience", "set_loop_executor", "typed_results"]
 
 
 class Interpreter:
@@ -74,15 +76,28 @@ def interpreter(closed: ClosedJaxpr) -> Interpreter:
     return found
 
 
-Executor = Callable[[Primitive, Sequence[Any], dict[str, Any]], Sequence[Any] | None]
+Executor = Callable[[Primitive, Sequence[Any], dict[str, Any]], Sequence[Any]]
 _executor: Executor | None = None
+
+PATIENCE = 5000
+"""Equations of a loop's body that are interpreted, some ten milliseconds, before compiling it is worth its time."""
 
 
 def set_loop_executor(executor: Executor | None) -> None:
-    """Say how loops and branches run on concrete values: ``executor(primitive, args, params)`` gives the results, or
-    None to leave this one to the interpreter. ``set_loop_executor(None)``: all are interpreted, as at first."""
+    """Say how long loops run on concrete values: ``executor(primitive, args, params)`` gives the results. With None
+    all are interpreted to their end, as at first."""
     global _executor
     _executor = executor
+
+
+def patience(body: ClosedJaxpr) -> int:
+    """The number of steps of a loop with this body that are interpreted before the rest is handed over."""
+    return PATIENCE // max(len(body.jaxpr.eqns), 1)
+
+
+def handed_over(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Sequence[Any] | None:
+    """The results of a long loop from elsewhere; None where there is nobody else."""
+    return None if _executor is None else _executor(primitive, args, params)
 
 
 def execute(
@@ -103,8 +118,7 @@ def execute(
     saved = STATE.trace
     STATE.trace = EVAL  # some primitives bind others in their impl
     try:
-        outs = _executor(primitive, typed, params) if _executor is not None else None
-        return meaning(*typed, **params) if outs is None else outs
+        return meaning(*typed, **params)
     finally:
         STATE.trace = saved
 

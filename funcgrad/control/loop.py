@@ -26,7 +26,7 @@ from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linearize_flat
 from .body import same_type
 from .derived import call_jaxpr, grown, linearize_by_running
-from .interpret import execute, interpreter, typed_results
+from .interpret import execute, handed_over, interpreter, patience, typed_results
 from .loop_programs import batched_loop, jvp_body, linearized, masked_loop, pushed, with_unused_inputs
 from .reverse import backward, backward_avals, backward_nonzero
 from .scan import chosen, linear_carries
@@ -57,8 +57,16 @@ def _interpret(
 ) -> Sequence[Any]:
     cond_consts, body_consts, carry = Parts(cond_nconsts, body_nconsts).ins(args)
     condition, step = interpreter(cond_jaxpr), interpreter(body_jaxpr)
+    left = patience(body_jaxpr)
     while condition(*cond_consts, *carry)[0]:
         carry = step(*body_consts, *carry)
+        left -= 1
+        if left == 0:
+            counts = dict(cond_nconsts=cond_nconsts, body_nconsts=body_nconsts)
+            params = dict(cond_jaxpr=cond_jaxpr, body_jaxpr=body_jaxpr, **counts)
+            outs = handed_over(while_p, [*cond_consts, *body_consts, *carry], params)
+            if outs is not None:
+                return outs
     return carry
 
 

@@ -34,7 +34,7 @@ from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linear_function, linearize_flat
 from .body import same_type
 from .derived import call_jaxpr, grown, live_jaxpr, per_jaxpr, select_program, without_constants
-from .interpret import execute, interpreter, typed_results
+from .interpret import execute, handed_over, interpreter, patience, typed_results
 
 __all__ = ["chosen", "either", "linear_carries", "scan_p", "transposed_body"]
 
@@ -72,6 +72,11 @@ def _interpret(
     *args: Any, jaxpr: ClosedJaxpr, length: int, reverse: bool, unroll: int, n_consts: int, n_carry: int
 ) -> list[Any]:
     parts = _Parts(n_consts, n_carry)
+    if length > patience(jaxpr):
+        params = dict(jaxpr=jaxpr, length=length, reverse=reverse, unroll=unroll, n_consts=n_consts, n_carry=n_carry)
+        outs = handed_over(scan_p, args, params)
+        if outs is not None:
+            return list(outs)
     consts, carry, xs = parts.ins(args)
     step = interpreter(jaxpr)
     _, y_avals = parts.outs(jaxpr.out_avals)

@@ -243,6 +243,18 @@ def test_a_loop_longer_than_a_slice() -> None:
     assert last == xs.sum()
 
 
+def test_long_loops_are_compiled_without_jit_too() -> None:
+    """A million steps would take seconds to interpret."""
+    n = 1_000_000
+    start = time.perf_counter()
+    assert lax.fori_loop(0, n, lambda i, c: (c[0] + i, c[1] * 0.5 + 1.0), (0, 0.0)) == (n * (n - 1) // 2, 2.0)
+    last, count = lax.while_loop(lambda c: c[1] < n, lambda c: (c[0] * 0.5 + 1.0, c[1] + 1), (0.0, 0))
+    assert (last, count) == (2.0, n)
+    slope = fg.grad(lambda a: lax.fori_loop(0, 20_000, lambda i, c: c * a + 1.0, 0.0))(0.5)
+    assert abs(slope - 4.0) < 1e-12
+    assert time.perf_counter() - start < 20
+
+
 def test_a_large_array_is_updated_in_place() -> None:
     """One element of 80 MB changes in each iteration: copies would take minutes."""
     n = 20_000
