@@ -102,8 +102,23 @@ def optimised(assembly: str, glue: bool = False) -> ModuleRef:
         passes.add_always_inliner_pass()
     else:
         passes = builder.getModulePassManager()
-    _unlocked("LLVMPY_RunNewModulePassManager")(passes, module, builder)
+    run = _unlocked("LLVMPY_RunNewModulePassManager")
+    run(passes, module, builder)
+    if not glue and _inline_variants(module):
+        passes = llvm.create_new_module_pass_manager()
+        passes.add_always_inliner_pass()
+        passes.add_global_dead_code_eliminate_pass()
+        run(passes, module, builder)
     return module
+
+
+def _inline_variants(module: ModuleRef) -> bool:
+    """Let go of the vector variants of functions (see `codegen.vecmath.rare`), if there are any: once the vectoriser
+    has chosen among them, the chosen ones go where they are called and the others away."""
+    variants = [f for f in module.functions if f.linkage is f.linkage.weak_odr]
+    for f in variants:
+        f.linkage = "internal"
+    return bool(variants)
 
 
 def emit(module: ModuleRef, glue: bool = False) -> bytes:

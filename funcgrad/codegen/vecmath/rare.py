@@ -2,8 +2,10 @@
 
 LLVM's vectoriser takes no loop with a call in it, unless the called function names vector variants of itself
 (`vector-function-abi-variant`). So the long way becomes a scalar function of its own, with variants for every vector
-width. A variant tests all lanes at once and, but for the blue moon, returns at once: one call and one test per
-vector, next to tens of instructions of the common way.
+width. A variant tests all lanes at once and, but for the blue moon, is done. A call per vector would still cost as much
+as the mathematics around it, since it leaves no vector register untouched: so `target` puts the variants in place once
+the vectoriser has chosen one (they are the functions with linkage `weak_odr`), and what remains is a compare and a
+branch.
 """
 
 from __future__ import annotations
@@ -76,47 +78,49 @@ def _outlined(body: Body, name: str, limit: float, rare: Callable[..., Scalar], 
 
 
 def _variant(body: Body, scalar: Any, kind: Kind, limit: float, width: int) -> str:
-    """The name of a function over `width` lanes: the scalar one lane by lane, if any lane is beyond the limit."""
+    """The name of a function over `width` lanes: the scalar for each lane that is beyond the limit."""
     ir = body.ir
-    element = body.llvm_type(kind)
+    element, mask_type = body.llvm_type(kind), ir.IntType(width)
     lanes = ir.VectorType(element, width)
     name = f"{scalar.name}_v{width}"
     function = ir.Function(body.module, ir.FunctionType(lanes, [lanes] * len(scalar.args)), name)
     # Nothing calls a variant until the vectoriser does: an internal one would have been deleted by then.
     function.linkage = "weak_odr"
-    function.attributes.add("noinline")
+    function.attributes.add("alwaysinline")
     function.attributes.add("nounwind")
     arguments = function.args
     argument = arguments[0]
-    entry, loop, done = (function.append_basic_block(n) for n in ("entry", "lane", "done"))
+    entry, lane, done = (function.append_basic_block(n) for n in ("entry", "lane", "done"))
 
     builder = ir.IRBuilder(entry)
-    suffix = f"v{width}{kind.name}"
-    magnitude = _declared(body, f"llvm.fabs.{suffix}", lanes, lanes)
-    any_lane = _declared(body, f"llvm.vector.reduce.or.v{width}i1", ir.IntType(1), ir.VectorType(ir.IntType(1), width))
+    magnitude = _declared(body, f"llvm.fabs.v{width}{kind.name}", lanes, lanes)
+    trailing_zeros = _declared(body, f"llvm.cttz.i{width}", mask_type, mask_type, ir.IntType(1))
     limits = ir.Constant(lanes, [ir.Constant(element, limit)] * width)
     far = builder.fcmp_unordered(">=", builder.call(magnitude, [argument]), limits)
-    builder.cbranch(builder.call(any_lane, [far]), loop, done).set_weights([1, 1 << 20])
+    mask = builder.bitcast(far, mask_type)
+    zero, one = ir.Constant(mask_type, 0), ir.Constant(mask_type, 1)
+    builder.cbranch(builder.icmp_unsigned("!=", mask, zero), lane, done).set_weights([1, 1 << 20])
 
-    builder.position_at_end(loop)
-    index_type = ir.IntType(32)
-    index, values = builder.phi(index_type), builder.phi(lanes)
+    builder.position_at_end(lane)
+    left, values = builder.phi(mask_type), builder.phi(lanes)
+    index = builder.call(trailing_zeros, [left, ir.Constant(ir.IntType(1), 1)])
+    index = builder.zext(index, ir.IntType(32)) if width < 32 else index
     value = builder.call(scalar, [builder.extract_element(a, index) for a in arguments])
     changed = builder.insert_element(values, value, index)
-    following = builder.add(index, ir.Constant(index_type, 1))
-    builder.cbranch(builder.icmp_unsigned("<", following, ir.Constant(index_type, width)), loop, done)
-    for phi, first, then in ((index, ir.Constant(index_type, 0), following), (values, argument, changed)):
+    rest = builder.and_(left, builder.sub(left, one))
+    builder.cbranch(builder.icmp_unsigned("!=", rest, zero), lane, done)
+    for phi, first, then in ((left, mask, rest), (values, argument, changed)):
         phi.add_incoming(first, entry)
-        phi.add_incoming(then, loop)
+        phi.add_incoming(then, lane)
 
     builder.position_at_end(done)
     result = builder.phi(lanes)
     result.add_incoming(argument, entry)
-    result.add_incoming(changed, loop)
+    result.add_incoming(changed, lane)
     builder.ret(result)
     return name
 
 
-def _declared(body: Body, name: str, result: Any, argument: Any) -> Any:
+def _declared(body: Body, name: str, result: Any, *arguments: Any) -> Any:
     made = body.module.globals.get(name)
-    return made if made is not None else body.ir.Function(body.module, body.ir.FunctionType(result, [argument]), name)
+    return made if made is not None else body.ir.Function(body.module, body.ir.FunctionType(result, arguments), name)
