@@ -313,10 +313,19 @@ rint = unary_intrinsic("roundeven")
 
 
 def horner(x: Scalar, coefficients: Sequence[float]) -> Scalar:
-    """The polynomial with these coefficients, lowest degree first, by n - 1 dependent fused steps.
+    """The polynomial with these coefficients, lowest degree first: its even and its odd part by fused steps in x**2.
 
-    Loops interleave several elements, so the latency of the chain hides and the fewest operations win.
+    That is one multiplication more than one chain of fused steps, and half the latency. Loops do overlap elements,
+    but no more of them than the processor's schedulers hold waiting instructions.
     """
+    if len(coefficients) < 5:
+        return chain(x, coefficients)
+    square = x * x
+    return fma(x, chain(square, coefficients[1::2]), chain(square, coefficients[::2]))
+
+
+def chain(x: Scalar, coefficients: Sequence[float]) -> Scalar:
+    """The same by one chain of fused steps: for few coefficients, or where x is not small and rounding adds up."""
     value: Operand = coefficients[-1]
     for c in reversed(coefficients[:-1]):
         value = fma(x, value, c)
@@ -331,14 +340,15 @@ def divide(n: Scalar, n_tail: Operand, d: Scalar, d_tail: Operand) -> Scalar:
     return fma(left if isinstance(n_tail, float) and n_tail == 0.0 else left + n_tail, inverse, q)
 
 
-def round_to_integer(x: Scalar) -> tuple[Scalar, Scalar]:
-    """(n, bits): x rounded to the nearest integer, as a float and as an integer pattern whose low bits hold n.
+def round_to_integer(x: Scalar, factor: float | None = None) -> tuple[Scalar, Scalar]:
+    """(n, bits): x (times the factor) rounded to the nearest integer, as a float and as an integer pattern whose low
+    bits hold n.
 
     Adding 1.5 * 2**(p-1) pushes the fraction out of the significand: two additions, no conversion instruction,
     valid for |x| < 2**(p-2). Only the low half of `bits` means anything.
     """
     magic = MAGIC[x.kind.width]
-    shifted = x + magic
+    shifted = x + magic if factor is None else fma(x, factor, magic)
     return shifted - magic, shifted.bits()
 
 

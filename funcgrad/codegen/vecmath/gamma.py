@@ -9,7 +9,7 @@ from __future__ import annotations
 from .expr import F32, F64, Scalar, fabs, fma, horner, rint, select
 from .logarithm import log
 from .registry import function
-from .trigonometric import tan
+from .trigonometric import tan_moderate
 
 _LIBRARY_NAME = {32: "lgammaf", 64: "lgamma"}
 _MOVED_TO = 10
@@ -70,7 +70,7 @@ def digamma_f64(x: Scalar) -> Scalar:
     value = select(fabs(t) < 0.25, t * horner(t, _AT_ROOT), value)
     # The poles: tan of the distance to the nearest integer.
     distance = x - rint(x)
-    cotangent = _PI / tan(distance * _PI)
+    cotangent = _PI / tan_moderate(distance * _PI)
     value = select(reflected, value - cotangent, value)
     value = select(reflected & distance.eq(0.0), float("nan"), value)
     value = select(x.eq(0.0), -1.0 / x, value)

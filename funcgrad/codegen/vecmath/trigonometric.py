@@ -2,8 +2,9 @@
 
 x = q pi/2 + r with |r| <= pi/4; the parity of q picks the sine or the cosine polynomial of r and its next bit the
 sign. q pi/2 is subtracted with fused steps, and r kept as head and tail, so that r keeps full relative accuracy next
-to the zeros. Beyond `CONSTANTS.limit` this would fail: the bits of 2/pi that matter are then picked out of a long
-table (Payne and Hanek), in wide integers, behind a branch that is practically never taken.
+to the zeros. Beyond `LIMIT` this would fail: the bits of 2/pi that matter are then picked out of a long table (Payne
+and Hanek), in wide integers, behind a branch that is practically never taken. float32 is computed in float64, without
+tails, and its sine and cosine by one polynomial for |r| <= pi/2.
 """
 
 from __future__ import annotations
@@ -11,60 +12,48 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .expr import F64, U64, Kind, Scalar, divide, fabs, fma, horner, round_to_integer, select
+from .expr import F32, F64, U64, Kind, Scalar, divide, fabs, fma, horner, round_to_integer, select
 from .rare import beyond
 from .registry import function
 
-
-class _Constants(NamedTuple):
-    two_over_pi: float
-    half_pi: tuple[float, float, float]
-    sin: tuple[float, ...]  # (sin r - r) / r**3 in r**2
-    cos: tuple[float, ...]  # (cos r - 1 + r**2 / 2) / r**4 in r**2
-    limit: float
-
-
 _h = float.fromhex
-CONSTANTS = {
-    32: _Constants(
-        two_over_pi=_h("0x1.45f306p-1"),
-        half_pi=(_h("0x1.921fb6p+0"), _h("-0x1.777a5cp-25"), _h("-0x1.ee59dap-50")),
-        sin=tuple(map(_h, ("-0x1.555546p-3", "0x1.11076ep-7", "-0x1.994e42p-13"))),
-        cos=tuple(map(_h, ("0x1.55554ap-5", "-0x1.6c0c1ap-10", "0x1.99e0e2p-16"))),
-        limit=2.0**15,
-    ),
-    64: _Constants(
-        two_over_pi=_h("0x1.45f306dc9c883p-1"),
-        half_pi=(_h("0x1.921fb54442d18p+0"), _h("0x1.1a62633145c07p-54"), _h("-0x1.f1976b7ed8fbcp-110")),
-        sin=tuple(
-            map(
-                _h,
-                (
-                    "-0x1.5555555555548p-3",
-                    "0x1.111111110f713p-7",
-                    "-0x1.a01a019be28dap-13",
-                    "0x1.71de354d4e708p-19",
-                    "-0x1.ae5e43e55a613p-26",
-                    "0x1.5d88c0829405fp-33",
-                ),
-            )
+PI = (_h("0x1.921fb54442d18p+1"), _h("0x1.1a62633145c07p-53"), _h("-0x1.f1976b7ed8fbcp-109"))
+TWO_OVER_PI = _h("0x1.45f306dc9c883p-1")
+LIMIT = 2.0**40
+
+# (sin r - r) / r**3 in r**2, and (cos r - 1 + r**2 / 2) / r**4 in r**2, for |r| <= pi/4
+SIN = tuple(
+    map(
+        _h,
+        (
+            "-0x1.5555555555548p-3",
+            "0x1.111111110f713p-7",
+            "-0x1.a01a019be28dap-13",
+            "0x1.71de354d4e708p-19",
+            "-0x1.ae5e43e55a613p-26",
+            "0x1.5d88c0829405fp-33",
         ),
-        cos=tuple(
-            map(
-                _h,
-                (
-                    "0x1.555555555554bp-5",
-                    "-0x1.6c16c16c14ff4p-10",
-                    "0x1.a01a019c88a36p-16",
-                    "-0x1.27e4f7ea95faap-22",
-                    "0x1.1ee9d59ae89d0p-29",
-                    "-0x1.8fa29a2c3e5bdp-37",
-                ),
-            )
+    )
+)
+COS = tuple(
+    map(
+        _h,
+        (
+            "0x1.555555555554bp-5",
+            "-0x1.6c16c16c14ff4p-10",
+            "0x1.a01a019c88a36p-16",
+            "-0x1.27e4f7ea95faap-22",
+            "0x1.1ee9d59ae89d0p-29",
+            "-0x1.8fa29a2c3e5bdp-37",
         ),
-        limit=2.0**40,
-    ),
-}
+    )
+)
+# For float32. (sin r - r) / r**3 in r**2 for |r| <= pi/2: minimax in the relative error of the sine, 2**-27.3.
+SIN_SHORT = tuple(
+    map(_h, ("-0x1.55554bb7e9a61p-3", "0x1.110ed0a177a8cp-7", "-0x1.9f6f6e32d4e3fp-13", "0x1.5db56d98fa01dp-19"))
+)
+# tan r = r (1 + p z) / (1 + q z + s z**2), z = r**2, for |r| <= pi/4: minimax in the relative error, 2**-25.8.
+TAN_SHORT = (_h("-0x1.88553ddb117d8p-4"), (_h("-0x1.b76ac6d71ad10p-2"), _h("0x1.3e324171fc7e7p-7")))
 
 # Payne-Hanek: 2/pi to FRACTION bits, read as windows of WINDOW bits.
 _FRACTION, _WINDOW = 1280, 192
@@ -81,13 +70,13 @@ class Reduced(NamedTuple):
 
 def reduce_moderate(x: Scalar) -> Reduced:
     """For |x| < limit: q pi/2 is subtracted in three parts, of which the first step is exact."""
-    c = CONSTANTS[x.kind.width]
-    q, q_bits = round_to_integer(x * c.two_over_pi)
-    first = fma(q, -c.half_pi[0], x)
-    second = q * c.half_pi[1]
-    lost = fma(q, c.half_pi[1], -second)
+    half_pi = [part / 2 for part in PI]
+    q, q_bits = round_to_integer(x, TWO_OVER_PI)
+    first = fma(q, -half_pi[0], x)
+    second = q * half_pi[1]
+    lost = fma(q, half_pi[1], -second)
     r = first - second
-    tail = fma(q, -c.half_pi[2], ((first - r) - second) - lost)
+    tail = fma(q, -half_pi[2], ((first - r) - second) - lost)
     return Reduced(q_bits, r, tail)
 
 
@@ -149,9 +138,9 @@ def reduce_huge(x: Scalar) -> Reduced:
     head = top.to(F64)
     rest = below.to(F64) * 2.0**-53
     unit = (((body.constant(U64, 1023 - 53 + 2) - zeros.to(U64)) << 52).as_signed()).as_float()
-    half_pi = CONSTANTS[64].half_pi
-    high = head * half_pi[0]
-    low = fma(head, half_pi[0], -high) + fma(head, half_pi[1], rest * half_pi[0])
+    half_pi, half_pi_tail = PI[0] / 2, PI[1] / 2
+    high = head * half_pi
+    low = fma(head, half_pi, -high) + fma(head, half_pi_tail, rest * half_pi)
     r = high + low
     tail = (high - r) + low
     flip = select(negative, -unit, unit)
@@ -162,7 +151,7 @@ def reduce_huge(x: Scalar) -> Reduced:
 
 
 def _sin_poly(r: Scalar, tail: Scalar, z: Scalar) -> Scalar:
-    return r + fma(r * z, horner(z, CONSTANTS[r.kind.width].sin), tail)
+    return r + fma(r * z, horner(z, SIN), tail)
 
 
 def _cos_parts(r: Scalar, tail: Scalar, z: Scalar) -> tuple[Scalar, Scalar]:
@@ -170,7 +159,7 @@ def _cos_parts(r: Scalar, tail: Scalar, z: Scalar) -> tuple[Scalar, Scalar]:
     half = z * 0.5
     head = 1.0 - half
     lost = (1.0 - head) - half
-    rest = fma(z * z, horner(z, CONSTANTS[r.kind.width].cos), fma(-r, tail, lost))
+    rest = fma(z * z, horner(z, COS), fma(-r, tail, lost))
     value = head + rest
     return value, (head - value) + rest
 
@@ -204,7 +193,7 @@ def _cos_of(at: Reduced) -> Scalar:
 def _tan_of(at: Reduced) -> Scalar:
     z = at.r * at.r
     odd = (at.q & 1).ne(0)
-    rise = fma(at.r * z, horner(z, CONSTANTS[z.kind.width].sin), at.tail)
+    rise = fma(at.r * z, horner(z, SIN), at.tail)
     sine = at.r + rise
     sine_tail = (at.r - sine) + rise
     cosine, cosine_tail = _cos_parts(at.r, at.tail, z)
@@ -216,29 +205,78 @@ def _tan_of(at: Reduced) -> Scalar:
     )
 
 
-def _whole_range(x: Scalar, name: str, of: Callable[[Reduced], Scalar]) -> Scalar:
-    """The function by the moderate reduction, or where |x| is beyond it (or not finite) by the huge one."""
+def _whole_range(x: Scalar, common: Scalar, name: str, of: Callable[[Reduced], Scalar]) -> Scalar:
+    """`common`, or where |x| is beyond the moderate reduction (or not finite) `of` the huge one."""
 
     def huge(far: Scalar) -> Scalar:
         value = of(reduce_huge(far.to(F64))).to(far.kind)
         return select(fabs(far) < float("inf"), value, float("nan"))
 
-    return beyond(x, CONSTANTS[x.kind.width].limit, of(reduce_moderate(x)), f"{name}_huge", huge)
+    return beyond(x, LIMIT, common, f"{name}_huge", huge)
 
 
-@function()
-def sin(x: Scalar) -> Scalar:
-    return copysign_of_zero(_whole_range(x, "sin", _sin_of), x)
+def _sin_short(r: Scalar, quadrant: Scalar) -> Scalar:
+    """The sine of a float64 to the precision of a float32, |r| <= pi/2, negated where the quadrant is odd."""
+    z = r * r
+    y = fma(r * z, horner(z, SIN_SHORT), r)
+    return (y.bits() ^ (quadrant << 63)).as_float()
 
 
-@function()
-def cos(x: Scalar) -> Scalar:
-    return _whole_range(x, "cos", _cos_of)
+def tan_moderate(x: Scalar) -> Scalar:
+    """The tangent of a float64 below `LIMIT`."""
+    return _tan_of(reduce_moderate(x))
 
 
-@function()
-def tan(x: Scalar) -> Scalar:
-    return copysign_of_zero(_whole_range(x, "tan", _tan_of), x)
+@function([F64], name="sin")
+def sin_f64(x: Scalar) -> Scalar:
+    return copysign_of_zero(_whole_range(x, _sin_of(reduce_moderate(x)), "sin", _sin_of), x)
+
+
+@function([F64], name="cos")
+def cos_f64(x: Scalar) -> Scalar:
+    return _whole_range(x, _cos_of(reduce_moderate(x)), "cos", _cos_of)
+
+
+@function([F64], name="tan")
+def tan_f64(x: Scalar) -> Scalar:
+    return copysign_of_zero(_whole_range(x, tan_moderate(x), "tan", _tan_of), x)
+
+
+# A float32 is no closer than 2**-31 to a nonzero multiple of pi/2, so in float64 two parts of pi leave r more than
+# precise enough, and no tails are needed: that is cheaper than float32 with them, and serves up to `LIMIT`.
+
+
+@function([F32], name="sin")
+def sin_f32(x: Scalar) -> Scalar:
+    wide = x.to(F64)
+    q, q_bits = round_to_integer(wide, TWO_OVER_PI / 2)
+    r = fma(q, -PI[1], fma(q, -PI[0], wide))
+    return copysign_of_zero(_whole_range(x, _sin_short(r, q_bits).to(F32), "sin", _sin_of), x)
+
+
+@function([F32], name="cos")
+def cos_f32(x: Scalar) -> Scalar:
+    """cos x = (-1)**(q + 1) sin r for x = (q + 1/2) pi + r."""
+    wide = x.to(F64)
+    q, q_bits = round_to_integer(fma(wide, TWO_OVER_PI / 2, -0.5))
+    q = q + 0.5
+    r = fma(q, -PI[1], fma(q, -PI[0], wide))
+    return _whole_range(x, _sin_short(r, q_bits + 1).to(F32), "cos", _cos_of)
+
+
+@function([F32], name="tan")
+def tan_f32(x: Scalar) -> Scalar:
+    wide = x.to(F64)
+    q, q_bits = round_to_integer(wide, TWO_OVER_PI)
+    r = fma(q, -PI[1] / 2, fma(q, -PI[0] / 2, wide))
+    z = r * r
+    up, down = TAN_SHORT
+    n = fma(r * z, up, r)
+    d = fma(z, fma(z, down[1], down[0]), 1.0)
+    odd = (q_bits & 1).ne(0)
+    n, d = select(odd, -d, n), select(odd, n, d)
+    y = (n / d).to(F32)
+    return copysign_of_zero(_whole_range(x, y, "tan", _tan_of), x)
 
 
 def copysign_of_zero(y: Scalar, x: Scalar) -> Scalar:
