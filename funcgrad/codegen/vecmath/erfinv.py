@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .expr import F32, F64, Scalar, fabs, fma, horner, select, small_integer_to_float, sqrt
+from .expr import F32, F64, Scalar, chain, fabs, fma, select, small_integer_to_float, sqrt
 from .logarithm import log1p_shifted, log_of_parts, split_exponent
 from .registry import function
 
@@ -169,10 +169,10 @@ def _factor(w: Scalar, precision: int) -> Scalar:
     """P(w) to the given precision in bits of width."""
     near, far = NEAR[precision], FAR[precision]
     root = sqrt(w)
-    factor = horner(root - far[-1].centre, far[-1].coefficients)
+    factor = chain(root - far[-1].centre, far[-1].coefficients)
     for piece in reversed(far[:-1]):
-        factor = select(root < piece.end, horner(root - piece.centre, piece.coefficients), factor)
-    return select(w < near.end, horner(w - near.centre, near.coefficients), factor)
+        factor = select(root < piece.end, chain(root - piece.centre, piece.coefficients), factor)
+    return select(w < near.end, chain(w - near.centre, near.coefficients), factor)
 
 
 def _at_the_ends(x: Scalar, y: Scalar) -> Scalar:

@@ -7,7 +7,7 @@ so smooth that one polynomial in t = (a - c) / (a + c) serves the whole half lin
 from __future__ import annotations
 
 from .exponential import CONSTANTS as EXP
-from .exponential import exp_parts, exp_reduced, power_of_two, reduce_exp, reduction_tail, scale
+from .exponential import exp_less_one, exp_parts, power_of_two, reduce_exp, reduction_tail, scale
 from .expr import F32, F64, Scalar, copysign, divide, fabs, fma, horner, select
 from .registry import function
 
@@ -155,7 +155,8 @@ def erf(x: Scalar) -> Scalar:
     inverse = 1.0 / (d * e)
     t = (b - FAR_CENTRE) * e * inverse
     _, n_bits, r = reduce_exp(-(b * b))
-    complement = exp_reduced(r) * power_of_two(n_bits, width) * horner(t, FAR[width]) * (d * inverse)
+    two_n = power_of_two(n_bits, width)
+    complement = fma(exp_less_one(r), two_n, two_n) * (horner(t, FAR[width]) * (d * inverse))
     return select(a < 1.0, near, copysign(1.0 - complement, x))
 
 
@@ -191,8 +192,9 @@ def erfc_f32(x: Scalar) -> Scalar:
     d, e = a + TAIL_CENTRE, fma(a, 2.0, 1.0)
     inverse = 1.0 / (d * e)
     _, n_bits, r = reduce_exp(-(a * a))
-    power = (fma(r * r, horner(r, EXP[32].expm1), r) + 1.0) * power_of_two(n_bits, 64)
-    far = power * horner((a - TAIL_CENTRE) * e * inverse, TAIL[32]) * (d * inverse)
+    two_n = power_of_two(n_bits, 64)
+    power = fma(fma(r * r, horner(r, EXP[32].expm1), r), two_n, two_n)
+    far = power * (horner((a - TAIL_CENTRE) * e * inverse, TAIL[32]) * (d * inverse))
     far = select(wide < 0.0, 2.0 - far, far).to(F32)
     near = fma(x, horner(x * x, NEAR[32]), x)
     return select(fabs(x) < 0.5, 1.0 - near, far)

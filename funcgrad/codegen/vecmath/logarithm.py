@@ -1,20 +1,20 @@
 """log, log2, log10, log1p and the inverse hyperbolic functions.
 
 x = 2**k m with m in [sqrt(1/2), sqrt(2)). With f = m - 1 and s = f / (2 + f),
-log(m) = 2 atanh(s) = f - (f**2/2 - s (f**2/2 + R(s**2))), an arrangement that loses nothing near f = 0.
+log(m) = 2 atanh(s) = f - (f**2/2 - s (f**2/2 + R(s**2))), an arrangement that loses nothing near f = 0. In float32 a
+polynomial in f does.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from .expr import Scalar, copysign, fabs, fma, horner, select, small_integer_to_float, sqrt
+from .expr import F32, Scalar, copysign, fabs, fma, horner, select, small_integer_to_float, sqrt
 from .registry import function
 
 
 class _Constants(NamedTuple):
-    series: tuple[float, ...]  # (2 atanh(s) - 2 s) / s**3 in s**2
-    wide_series: tuple[float, ...]  # the same for |s| <= 0.2013
+    wide_series: tuple[float, ...]  # (2 atanh(s) - 2 s) / s**3 in s**2, |s| <= 0.2013
     ln2: tuple[float, float]
     log2e: tuple[float, float]
     log10e: tuple[float, float]
@@ -29,7 +29,6 @@ class _Constants(NamedTuple):
 _h = float.fromhex
 CONSTANTS = {
     32: _Constants(
-        series=tuple(map(_h, ("0x1.555554p-1", "0x1.999c26p-2", "0x1.23d3e6p-2", "0x1.f138c6p-3"))),
         wide_series=tuple(map(_h, ("0x1.555554p-1", "0x1.999c0cp-2", "0x1.23e03ep-2", "0x1.eea09p-3"))),
         ln2=(_h("0x1.62e43p-1"), _h("-0x1.05c61p-29")),
         log2e=(_h("0x1.715476p+0"), _h("0x1.4ae0cp-26")),
@@ -42,20 +41,6 @@ CONSTANTS = {
         huge=2.0**30,
     ),
     64: _Constants(
-        series=tuple(
-            map(
-                _h,
-                (
-                    "0x1.5555555555592p-1",
-                    "0x1.999999997fec4p-2",
-                    "0x1.24924941e972ep-2",
-                    "0x1.c71c520b7f82ap-3",
-                    "0x1.74663f20c072cp-3",
-                    "0x1.39a1a6f68a6c9p-3",
-                    "0x1.2f06a57791b0ap-3",
-                ),
-            )
-        ),
         wide_series=tuple(
             map(
                 _h,
@@ -80,6 +65,74 @@ CONSTANTS = {
         one=0x3FF0000000000000,
         smallest_normal=2.0**-1022,
         huge=2.0**60,
+    ),
+}
+
+
+# For float64: (2 atanh(s) - 2 s) / s**3 in s**2, |s| <= 0.1716.
+SERIES = tuple(
+    map(
+        _h,
+        (
+            "0x1.5555555555592p-1",
+            "0x1.999999997fec4p-2",
+            "0x1.24924941e972ep-2",
+            "0x1.c71c520b7f82ap-3",
+            "0x1.74663f20c072cp-3",
+            "0x1.39a1a6f68a6c9p-3",
+            "0x1.2f06a57791b0ap-3",
+        ),
+    )
+)
+# For float32: (log_b(1 + f) - f / ln b) / f**2 for the base b of each logarithm and the f that `split_exponent` leaves,
+# minimax in the error relative to the logarithm (2**-27.5 for e, 2**-24.9 for 2 and 10). A polynomial is dearer than
+# `SERIES`, but there is no division to wait for.
+DIRECT = {
+    "e": tuple(
+        map(
+            _h,
+            (
+                "-0x1.fffff8p-2",
+                "0x1.555550p-2",
+                "-0x1.000426p-2",
+                "0x1.99a400p-3",
+                "-0x1.54276cp-3",
+                "0x1.227086p-3",
+                "-0x1.0f3684p-3",
+                "0x1.084efep-3",
+                "-0x1.38442ap-4",
+            ),
+        )
+    ),
+    "2": tuple(
+        map(
+            _h,
+            (
+                "-0x1.715472p-1",
+                "0x1.ec72f0p-2",
+                "-0x1.715b14p-2",
+                "0x1.26e79ep-2",
+                "-0x1.e99a2ap-3",
+                "0x1.b8c13cp-3",
+                "-0x1.a6b6a6p-3",
+                "0x1.021adap-3",
+            ),
+        )
+    ),
+    "10": tuple(
+        map(
+            _h,
+            (
+                "-0x1.bcb7acp-3",
+                "0x1.287bdcp-3",
+                "-0x1.bcbfaap-4",
+                "0x1.6319c8p-4",
+                "-0x1.26c518p-4",
+                "0x1.095c60p-4",
+                "-0x1.fcff6ap-5",
+                "0x1.36ca0cp-5",
+            ),
+        )
     ),
 }
 
@@ -110,14 +163,7 @@ def log_terms(f: Scalar) -> tuple[Scalar, Scalar]:
     s = f / (f + 2.0)
     z = s * s
     h = f * f * 0.5
-    return h, s * fma(z, horner(z, _constants(f).series), h)
-
-
-def log_of_parts(k: Scalar, f: Scalar) -> Scalar:
-    """k ln2 + log(1 + f)."""
-    ln2, tail = _constants(f).ln2
-    h, w = log_terms(f)
-    return fma(k, ln2, f - (h - fma(k, tail, w)))
+    return h, s * fma(z, horner(z, SERIES), h)
 
 
 def at_the_edges(x: Scalar, y: Scalar) -> Scalar:
@@ -127,47 +173,52 @@ def at_the_edges(x: Scalar, y: Scalar) -> Scalar:
     return select(x.eq(0.0), float("-inf"), y)
 
 
+def _curvature(f: Scalar, base: str) -> Scalar:
+    """(log(1 + f) - f) / ln base, to the precision of log(1 + f); base "e" in float32 only."""
+    if f.kind is F32:
+        return f * f * horner(f, DIRECT[base])
+    h, w = log_terms(f)
+    return (w - h) * (CONSTANTS[64].log2e if base == "2" else CONSTANTS[64].log10e)[0]
+
+
+def log_of_parts(k: Scalar, f: Scalar) -> Scalar:
+    """k ln2 + log(1 + f)."""
+    ln2, tail = _constants(f).ln2
+    if f.kind is F32:
+        return fma(k, ln2, f + fma(k, tail, _curvature(f, "e")))
+    h, w = log_terms(f)
+    return fma(k, ln2, f - (h - fma(k, tail, w)))
+
+
 @function()
 def log(x: Scalar) -> Scalar:
     k, m = normalize(x)
     return at_the_edges(x, log_of_parts(k, m - 1.0))
 
 
-def _scaled_log(f: Scalar, factor: tuple[float, float]) -> tuple[Scalar, Scalar]:
-    """factor * log(1 + f) as head and tail."""
-    h, w = log_terms(f)
-    head = f - h
-    tail = (f - head) - h + w
-    product = head * factor[0]
-    return product, fma(tail, factor[0], fma(head, factor[1], fma(head, factor[0], -product)))
-
-
-def _sum_with_exponent(big: Scalar, head: Scalar, tail: Scalar) -> Scalar:
-    """big + head + tail where big is 0 or larger than head."""
-    total = big + head
-    return total + ((big - total) + head + tail)
-
-
 @function()
 def log2(x: Scalar) -> Scalar:
     k, m = normalize(x)
-    head, tail = _scaled_log(m - 1.0, _constants(x).log2e)
-    return at_the_edges(x, _sum_with_exponent(k, head, tail))
+    f = m - 1.0
+    head, tail = _constants(x).log2e
+    return at_the_edges(x, k + fma(f, head, fma(f, tail, _curvature(f, "2"))))
 
 
 @function()
 def log10(x: Scalar) -> Scalar:
     c = _constants(x)
     k, m = normalize(x)
-    head, tail = _scaled_log(m - 1.0, c.log10e)
-    return at_the_edges(x, _sum_with_exponent(k * c.log10_2[0], head, fma(k, c.log10_2[1], tail)))
+    f = m - 1.0
+    rest = fma(k, c.log10_2[1], fma(f, c.log10e[1], _curvature(f, "10")))
+    return at_the_edges(x, fma(k, c.log10_2[0], fma(f, c.log10e[0], rest)))
 
 
 def log1p_shifted(x: Scalar, tail: Scalar | float = 0.0, doublings: Scalar | None = None) -> Scalar:
     """log(1 + x + tail) + doublings ln2 for x > -1, without the edges; exact where x is tiny."""
     u = x + 1.0
-    larger = fabs(x) > 1.0
-    lost = select(larger, 1.0 - (u - x), x - (u - 1.0)) + tail
+    lost = x - (u - 1.0)  # exact until it no longer matters
+    if isinstance(tail, Scalar):
+        lost = lost + tail
     k, m = split_exponent(u)
     c = _constants(x)
     inverse = (((c.one >> c.significand) + 1 - k) << c.significand).as_float()  # 2**(1 - k), 0 at the very top

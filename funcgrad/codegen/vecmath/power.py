@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from . import logarithm
-from .exponential import CONSTANTS as EXP
-from .exponential import clamp, exp_reduced, reduce_exp, reduction_tail, scale
+from .exponential import clamp, scale_one_plus
 from .expr import (
     F32,
     F64,
@@ -22,122 +21,201 @@ from .expr import (
 from .registry import function
 
 _h = float.fromhex
-# 2 atanh(s) = 2 s + s**3 (2/3 + s**2 SERIES(s**2)), with 2/3 as head and tail.
-TWO_THIRDS = (_h("0x1.5555555555555p-1"), _h("0x1.5555555555555p-55"))
-SERIES = tuple(
+# For float64. log2((1 + s) / (1 - s)) = s (C0 + C1 s**2 + s**4 R(s**2)): C0 = 2 / ln 2 and C1 = C0 / 3 as head and
+# tail, R minimax in the error relative to the whole, 2**-66.3, for |s| <= 0.1716.
+C0 = (_h("0x1.71547652b82fep+1"), _h("0x1.777d0ffda0d24p-55"))
+C1 = (_h("0x1.ec709dc3a03fdp-1"), _h("0x1.d27f05548af0cp-55"))
+R = tuple(
     map(
         _h,
         (
-            "0x1.9999999999a07p-2",
-            "0x1.249249247b2bap-2",
-            "0x1.c71c71fbe0e26p-3",
-            "0x1.745cfac3acf8fp-3",
-            "0x1.3b1be91d95004p-3",
-            "0x1.0fc531a26abb2p-3",
-            "0x1.0bc90306c7202p-3",
+            "0x1.2776c50ef9d23p-1",
+            "0x1.a61762a759bdap-2",
+            "0x1.484b1421710e4p-2",
+            "0x1.0c9a63e495b43p-2",
+            "0x1.c69f870806c54p-3",
+            "0x1.87b1397aa5d67p-3",
+            "0x1.85e4b461c2229p-3",
+        ),
+    )
+)
+# (2**r - 1) / r for |r| <= 1/2: minimax in the error relative to 2**r, 2**-58 before the coefficients are rounded.
+EXP2M1 = tuple(
+    map(
+        _h,
+        (
+            "0x1.62e42fefa39efp-1",
+            "0x1.ebfbdff82c5a4p-3",
+            "0x1.c6b08d7049fe7p-5",
+            "0x1.3b2ab6fba00cep-7",
+            "0x1.5d87fe78cd913p-10",
+            "0x1.4309130ee95b9p-13",
+            "0x1.ffcbfba9081f9p-17",
+            "0x1.62bfc77093c66p-20",
+            "0x1.b5267d6efc351p-24",
+            "0x1.e61ba1aec7921p-28",
+            "0x1.e79b7e0209efdp-32",
         ),
     )
 )
 
 
-def _log_head_tail(x: Scalar) -> tuple[Scalar, Scalar]:
-    """log(x) for finite x > 0 in float64, as head and tail, to about 2**-65."""
+def _log2_head_tail(x: Scalar) -> tuple[Scalar, Scalar]:
+    """log2(x) for finite x > 0 in float64, as head and tail, to about 2**-64."""
     k, m = logarithm.normalize(x)
-    f = m - 1.0
-    d = f + 2.0
+    f, d = m - 1.0, m + 1.0
     inverse = 1.0 / d
     s = f * inverse
-    s_tail = (fma(-s, d, f) - s * ((2.0 - d) + f)) * inverse
+    s_tail = fma(-s, (1.0 - d) + m, fma(-s, d, f)) * inverse
     z = s * s
-    z_tail = fma(s, s, -z) + s * s_tail * 2.0
-    p = z * horner(z, SERIES)
-    u = p + TWO_THIRDS[0]
-    u_tail = (TWO_THIRDS[0] - u) + p + TWO_THIRDS[1]
-    w = z * u
-    w_tail = fma(z, u, -w) + fma(z, u_tail, z_tail * u)
-    v = s * w
-    v_tail = fma(s, w, -v) + fma(s, w_tail, s_tail * w)
-    s2 = s * 2.0
-    y = s2 + v
-    y_tail = (s2 - y) + v + fma(s_tail, 2.0, v_tail)
-    ln2, ln2_tail = EXP[64].ln2
-    big = k * ln2
-    big_tail = fma(k, ln2, -big) + k * ln2_tail
-    total = big + y
-    return total, (big - total) + y + (big_tail + y_tail)
+    z_tail = fma(s + s, s_tail, fma(s, s, -z))
+    t = z * C1[0]
+    t_tail = fma(z, C1[0], -t) + fma(z, C1[1], C0[1])
+    slope = fma(z, 2 * R[0], C1[0])  # of C1 z + z**2 R(z)
+    t_tail = fma(z * z, horner(z, R), fma(z_tail, slope, t_tail))
+    u = t + C0[0]
+    u_tail = ((C0[0] - u) + t) + t_tail
+    y = s * u
+    y_tail = fma(s_tail, u, fma(s, u_tail, fma(s, u, -y)))
+    total = k + y
+    tail = ((k - total) + y) + y_tail
+    head = total + tail  # s**4 R is no rounding error
+    return head, (total - head) + tail
 
 
-def _exp_head_tail(x: Scalar, tail: Scalar) -> Scalar:
-    """e**(x + tail) for |tail| tiny next to 1."""
-    c = EXP[64]
-    inside = fabs(x) < c.highest + 40.0
-    tail = select(inside, tail, 0.0)
-    x = clamp(x, c.lowest - 2.0, c.highest)
-    n, n_bits, r = reduce_exp(x)
-    tail = reduction_tail(x, n, r) + tail
-    whole = r + tail
-    return scale(exp_reduced(whole, (r - whole) + tail), n, n_bits)
-
-
-def _pow_edges(x: Scalar, y: Scalar, power: Scalar) -> Scalar:
-    """|x|**y made x**y: signs, and the arguments on which C and IEEE 754 insist."""
+def _signed(x: Scalar, y: Scalar, power: Scalar) -> Scalar:
+    """|x|**y made x**y: the sign of odd powers, NaN for broken powers of negative numbers."""
     whole = trunc(y).eq(y)
     half = y * 0.5
     odd = whole & trunc(half).ne(half)
-    negative = x.bits() < 0
-    power = select(negative & odd, -power, power)
-    power = select((x < 0.0) & ~whole & (x > float("-inf")), float("nan"), power)
-    power = select(x.ne(x) | y.ne(y), float("nan"), power)
-    one = y.eq(0.0) | x.eq(1.0) | (x.eq(-1.0) & fabs(y).eq(float("inf")))
-    return select(one, 1.0, power)
+    power = copysign(power, select(odd, x, 1.0))
+    return select((x < 0.0) & ~whole & (x > float("-inf")), float("nan"), power)
+
+
+def _power(a: Scalar, x: Scalar, y: Scalar, power: Scalar) -> Scalar:
+    """x**y from a**y for a = |x|, exact at the arguments on which C and IEEE 754 insist."""
+    return select(x.eq(1.0), 1.0, _signed(x, y, select(y.eq(0.0) | a.eq(1.0), 1.0, power)))
 
 
 @function([F64], name="pow")
 def pow_f64(x: Scalar, y: Scalar) -> Scalar:
     a = fabs(x)
-    head, tail = _log_head_tail(a)
-    head = select(a.eq(0.0), float("-inf"), select(a.eq(float("inf")), float("inf"), head))
+    head, tail = _log2_head_tail(a)
+    head = select(a < float("inf"), head, a)
+    head = select(a.eq(0.0), float("-inf"), head)
     product = y * head
-    return _pow_edges(x, y, _exp_head_tail(product, fma(y, head, -product) + y * tail))
+    rest = fma(y, tail, fma(y, head, -product))
+    inside = fabs(product) < 1100.0
+    n, n_bits = round_to_integer(clamp(product, -1100.0, 1024.0))
+    r = select(inside, (product - n) + rest, select(product.ne(product), product, 0.0))
+    e = fma(r * r, horner(r, EXP2M1[1:]), r * EXP2M1[0])
+    return _power(a, x, y, scale_one_plus(e, n_bits, product > 0.0))
+
+
+# For pow of float32. log2((1 + s) / (1 - s)) / s in s**2 for |s| <= 0.1716, relative error 2**-37.8; and 2**r, for
+# |r| <= 1/2, relative error 2**-28.5. Both minimax.
+LOG2 = tuple(
+    map(
+        _h,
+        (
+            "0x1.71547652bede5p+1",
+            "0x1.ec709d12e08f5p-1",
+            "0x1.27777fe7090c1p-1",
+            "0x1.a58d84d8f1a75p-2",
+            "0x1.5ce8cf26a1969p-2",
+        ),
+    )
+)
+EXP2 = tuple(
+    map(
+        _h,
+        (
+            "0x1p+0",
+            "0x1.62e4311734136p-1",
+            "0x1.ebfbe2c417f6ep-3",
+            "0x1.c6ae734ae88c0p-5",
+            "0x1.3b2711ac669acp-7",
+            "0x1.5f7212f437ad8p-10",
+            "0x1.4705af3fed240p-13",
+        ),
+    )
+)
 
 
 @function([F32], name="pow")
 def pow_f32(x: Scalar, y: Scalar) -> Scalar:
-    """In float64, whose logarithm is precise enough for the exponents of float32."""
-    wide_x, wide_y = x.to(F64), y.to(F64)
-    a = fabs(wide_x)
-    k, m = logarithm.split_exponent(a)
-    head = logarithm.log_of_parts(small_integer_to_float(k), m - 1.0)
-    head = select(a.eq(0.0), float("-inf"), select(a.eq(float("inf")), float("inf"), head))
-    product = clamp(wide_y * head, -200.0, 200.0)
-    _, n_bits, r = reduce_exp(product)
-    power = exp_reduced(r) * ((n_bits + 1023) << 52).as_float()
-    return _pow_edges(wide_x, wide_y, power).to(F32)
+    """2**(y log2 |x|) in float64, which has the precision and the range to spare; the edges in float32."""
+    a = fabs(x)
+    k, m = logarithm.split_exponent(a.to(F64))
+    s = (m - 1.0) / (m + 1.0)
+    exponent = fma(s, horner(s * s, LOG2), small_integer_to_float(k))
+    product = clamp(y.to(F64) * exponent, -200.0, 200.0)
+    n, n_bits = round_to_integer(product)
+    power = (horner(product - n, EXP2).bits() + (n_bits << 52)).as_float().to(F32)
+    zero = a.eq(0.0)
+    limit = select((y > 0.0) ^ zero, x.const(float("inf")), 0.0)
+    power = select(zero | a.eq(float("inf")), limit, power)
+    power = select(x.ne(x) | y.ne(y), float("nan"), power)
+    return _power(a, x, y, power)
+
+
+# m**(-1/3) in m - 3/2, 1 <= m <= 2: minimax, relative errors 2**-17.4 and 2**-20.1.
+INVERSE_ROOT = {
+    32: tuple(
+        map(
+            _h,
+            ("0x1.bf4698p-1", "-0x1.8d9a1ap-3", "0x1.5ff844p-4", "-0x1.6b805ap-5", "0x1.d1e102p-6", "-0x1.16cce8p-6"),
+        )
+    ),
+    64: tuple(
+        map(
+            _h,
+            (
+                "0x1.bf45eb228181ap-1",
+                "-0x1.8d99123de2d5ep-3",
+                "0x1.61791f5553352p-4",
+                "-0x1.6bc3964239b9dp-5",
+                "0x1.91eec3f644febp-6",
+                "-0x1.151a10e2c4138p-6",
+                "0x1.54693c004c59bp-7",
+            ),
+        )
+    ),
+}
 
 
 @function()
 def cbrt(x: Scalar) -> Scalar:
-    """x (x**-1/3)**2, the inverse root from the exponent field refined without division."""
-    c = logarithm.CONSTANTS[x.kind.width]
-    shift = 3 * ((c.significand + 3) // 3)
+    """2**q y with y**3 = m for |x| = 2**(3 q) m, 1 <= m < 8.
+
+    y is m r**2 with a rough r for m**(-1/3), corrected by what y**3 lacks of m.
+    """
+    width = x.kind.width
+    c = logarithm.CONSTANTS[width]
+    p, bias = c.significand, c.one >> c.significand
+    shift = 3 * ((p + 3) // 3)
     a = fabs(x)
     subnormal = a < c.smallest_normal
-    a_fit = select(subnormal, a * 2.0**shift, a)
-    # The bit pattern, read as a number, is a piecewise linear log2: a third of it is a rough root.
-    drop = x.kind.width - 20  # what is left is small enough for both kinds to hold as a float
-    top = a_fit.bits().shift_right_logical(drop)
-    _, third = round_to_integer(small_integer_to_float(top) * (-1.0 / 3.0))
-    one = c.one >> drop
-    r = ((third + (one + one // 3)) << drop).as_float()
-    for _ in range(3 if x.kind.width == 64 else 2):
-        e = fma(-(a_fit * r), r * r, 1.0)
-        r = fma(r * e, fma(e, fma(e, 14 / 81, 2 / 9), 1 / 3), r)
-    root = a_fit * r * r
-    square = root * root
-    square_tail = fma(root, root, -square)
-    left = fma(-square, root, a_fit) - square_tail * root
-    root = fma(left * (r * r), 1 / 3, root)
-    root = select(subnormal, root * 2.0 ** -(shift // 3), root)
+    pattern = select(subnormal, a * 2.0**shift, a).bits()
+    # Rounding (exponent - 1) / 3 gives q, and the rest is 0, 1 or 2 less 1.
+    less_one = small_integer_to_float(pattern.shift_right_logical(p) - (bias + 1))
+    q, q_bits = round_to_integer(less_one, 1 / 3)
+    rest = fma(q, -3.0, less_one)
+    moved = q_bits << p
+    m = (pattern - (moved + (moved << 1))).as_float()
+    fraction = ((pattern & ((1 << p) - 1)) | c.one).as_float()
+    root_of_rest = select(rest < 0.0, rest.const(1.0), select(rest > 0.0, rest.const(2 ** (-2 / 3)), 2 ** (-1 / 3)))
+    r = horner(fraction - 1.5, INVERSE_ROOT[width]) * root_of_rest
+    square = r * r
+    y = m * square
+    left = fma(-(y * y), y, m)
+    if width == 32:
+        y = fma(left * square, 1 / 3, y)
+    else:
+        e = left / m  # y / (1 - e)**(1/3)
+        y = fma(e * y, fma(e, 2 / 9, 1 / 3), y)
+    back = select(subnormal, moved - ((shift // 3) << p), moved)
+    root = (y.bits() + back).as_float()
     return copysign(select((a > 0.0) & (a < float("inf")), root, a), x)
 
 
