@@ -98,47 +98,6 @@ _define("is_inf", FLOATS, lambda x: fabs(x).eq(float("inf")), B1)
 _define("is_finite", FLOATS, lambda x: fabs(x) < float("inf"), B1)
 
 
-# integer division: NumPy gives 0 for a zero divisor, and the least integer divided by -1 is itself
-
-
-def _safe_divisor(x: Scalar, y: Scalar) -> tuple[Scalar, Scalar]:
-    """(y, or 1 where dividing by y would trap; whether y is zero)."""
-    zero = y.eq(0)
-    bad = zero
-    if x.kind.signed:
-        least = x.eq(-(1 << (x.kind.width - 1)))
-        bad = zero | (least & y.eq(-1))
-    return select(bad, y.const(1), y), zero
-
-
-def _floor_divide(x: Scalar, y: Scalar) -> Scalar:
-    d, zero = _safe_divisor(x, y)
-    q = x.divide_integer(d)
-    if x.kind.signed:
-        r = x.remainder_integer(d)
-        inexact = r.ne(0) & ((r < 0) ^ (d < 0))
-        q = select(inexact, q - 1, q)
-    return select(zero, x.const(0), q)
-
-
-def _remainder(x: Scalar, y: Scalar) -> Scalar:
-    d, zero = _safe_divisor(x, y)
-    r = x.remainder_integer(d)
-    if x.kind.signed:
-        r = select(r.ne(0) & ((r < 0) ^ (d < 0)), r + d, r)
-    return select(zero, x.const(0), r)
-
-
-def _fmod(x: Scalar, y: Scalar) -> Scalar:
-    d, zero = _safe_divisor(x, y)
-    return select(zero, x.const(0), x.remainder_integer(d))
-
-
-_define("floor_divide", INTEGERS, _floor_divide)
-_define("remainder", INTEGERS, _remainder)
-_define("fmod", INTEGERS, _fmod)
-
-
 def _shift_left(x: Scalar, y: Scalar) -> Scalar:
     inside = y.as_unsigned() < x.kind.width
     return select(inside, _same(x.kind, x << select(inside, y, y.const(0))), x.const(0))

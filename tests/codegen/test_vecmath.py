@@ -382,6 +382,35 @@ def test_loop_is_vectorised(name, kind):
     assert re.search(rf"store <(\d+) x {element}>", body), f"{name}_{kind} was not widened"
 
 
+@pytest.mark.parametrize("kind", [k for k in INTEGER_KINDS if k[1:] != "64"])
+@pytest.mark.parametrize("name", ["floor_divide", "remainder", "fmod"])
+def test_integer_division_is_vectorised(name, kind):
+    text = loop(f"{name}_{kind}").compiled.llvm()
+    assert "vector.body:" in text and f"sdiv i{kind[1:]}" not in text and f"udiv i{kind[1:]}" not in text
+
+
+def test_rare_arguments_leave_no_call_on_the_common_way():
+    """The variant that the vectoriser took is in the loop, behind one branch, and the others are gone."""
+    text = loop("sin_f64").compiled.llvm()
+    assert not re.search(r"@fg\.\w+_v\d+\(", text)
+    head = text[text.index("vector.body:") :]
+    block = head[: head.index("\n\n")]
+    assert "llvm.fma" in block and "call double @fg" not in block
+
+
+@pytest.mark.parametrize("kind", FLOAT_KINDS)
+def test_rare_lanes_among_common_ones(kind):
+    dtype = DTYPES[kind]
+    rng = np.random.default_rng(12)
+    x = rng.uniform(-10, 10, 4096).astype(dtype)
+    rare = rng.random(x.size) < 0.02
+    x[rare] = (rng.uniform(1, 2, rare.sum()) * 2.0**100).astype(dtype)
+    x[::501] = np.nan
+    got = loop(f"sin_{kind}")(x)
+    alone = np.array([loop(f"sin_{kind}")(x[i : i + 1])[0] for i in range(x.size)])
+    assert bit_equal(got, alone).all()
+
+
 FLOAT_PAIRS = ("maximum", "minimum", "fmax", "fmin", "nextafter", "fmod", "remainder", "floor_divide", "copysign")
 
 

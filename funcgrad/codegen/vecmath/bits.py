@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from . import expr
 from .expr import F32, F64, KINDS, Kind, Scalar, copysign, fma, select
-from .rare import beyond
+from .rare import beyond, register_bits
 from .registry import INTEGERS, SIGNED, function, predicate
 
 U8 = KINDS["u8"]
@@ -194,9 +194,27 @@ def _truncated_quotient(x: Scalar, y: Scalar) -> Scalar:
     exact: it is never closer to the next integer than one unit of the dividend.
     """
     if x.kind.width == 64:
-        return x.divide_integer(y)
+        return _quotient_64(x, y) if register_bits() == 512 else x.divide_integer(y)
     wide: Kind = F32 if x.kind.width < 32 else F64
     return (x.to(wide) / y.to(wide)).to(x.kind)
+
+
+_BELOW = 1.0 - 2.0**-50  # outweighs the roundings of two conversions, a division and a product
+
+
+def _quotient_64(x: Scalar, y: Scalar) -> Scalar:
+    """Two divisions in float64, each rounded down, and one unit where that is still missing.
+
+    Only AVX-512 converts vectors between 64-bit integers and floats.
+    """
+    signed = x.kind.signed
+    a, b = ((select(v < 0, -v, v) if signed else v).as_unsigned() for v in (x, y))
+    d = b.to(F64)
+    q = (a.to(F64) / d * _BELOW).to(a.kind)
+    r = a - q * b  # at most 2**15 b
+    more = (r.to(F64) / d * _BELOW).to(a.kind)
+    q = q + more + select(r - more * b >= b, a.const(1), 0)
+    return select((x ^ y) < 0, -q, q).as_signed() if signed else q
 
 
 def _int_divmod(x: Scalar, y: Scalar, *, towards_zero: bool = False) -> tuple[Scalar, Scalar]:
