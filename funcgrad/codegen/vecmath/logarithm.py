@@ -135,6 +135,20 @@ DIRECT = {
         )
     ),
 }
+# For float32 functions computed in float64: log2((1 + s) / (1 - s)) / s in s**2, |s| <= 0.1716, minimax, relative error
+# 2**-37.8.
+SHORT = tuple(
+    map(
+        _h,
+        (
+            "0x1.71547652bede5p+1",
+            "0x1.ec709d12e08f5p-1",
+            "0x1.27777fe7090c1p-1",
+            "0x1.a58d84d8f1a75p-2",
+            "0x1.5ce8cf26a1969p-2",
+        ),
+    )
+)
 
 
 def _constants(x: Scalar) -> _Constants:
@@ -235,6 +249,13 @@ def log1p(x: Scalar) -> Scalar:
     y = select(x < -1.0, float("nan"), y)
     y = select(x.eq(-1.0), float("-inf"), y)
     return copysign(y, x)
+
+
+def log2_short(x: Scalar) -> Scalar:
+    """log2 of a positive normal float64, to some 2**-37."""
+    k, m = split_exponent(x)
+    s = (m - 1.0) / (m + 1.0)
+    return fma(s, horner(s * s, SHORT), small_integer_to_float(k))
 
 
 @function()

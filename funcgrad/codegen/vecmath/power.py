@@ -112,20 +112,7 @@ def pow_f64(x: Scalar, y: Scalar) -> Scalar:
     return _power(a, x, y, scale_one_plus(e, n_bits, product > 0.0))
 
 
-# For pow of float32. log2((1 + s) / (1 - s)) / s in s**2 for |s| <= 0.1716, relative error 2**-37.8; and 2**r, for
-# |r| <= 1/2, relative error 2**-28.5. Both minimax.
-LOG2 = tuple(
-    map(
-        _h,
-        (
-            "0x1.71547652bede5p+1",
-            "0x1.ec709d12e08f5p-1",
-            "0x1.27777fe7090c1p-1",
-            "0x1.a58d84d8f1a75p-2",
-            "0x1.5ce8cf26a1969p-2",
-        ),
-    )
-)
+# For float32: 2**r for |r| <= 1/2, minimax, relative error 2**-28.5.
 EXP2 = tuple(
     map(
         _h,
@@ -146,10 +133,7 @@ EXP2 = tuple(
 def pow_f32(x: Scalar, y: Scalar) -> Scalar:
     """2**(y log2 |x|) in float64, which has the precision and the range to spare; the edges in float32."""
     a = fabs(x)
-    k, m = logarithm.split_exponent(a.to(F64))
-    s = (m - 1.0) / (m + 1.0)
-    exponent = fma(s, horner(s * s, LOG2), small_integer_to_float(k))
-    product = clamp(y.to(F64) * exponent, -200.0, 200.0)
+    product = clamp(y.to(F64) * logarithm.log2_short(a.to(F64)), -200.0, 200.0)
     n, n_bits = round_to_integer(product)
     power = (horner(product - n, EXP2).bits() + (n_bits << 52)).as_float().to(F32)
     zero = a.eq(0.0)
@@ -204,7 +188,9 @@ def cbrt(x: Scalar) -> Scalar:
     moved = q_bits << p
     m = (pattern - (moved + (moved << 1))).as_float()
     fraction = ((pattern & ((1 << p) - 1)) | c.one).as_float()
-    root_of_rest = select(rest < 0.0, rest.const(1.0), select(rest > 0.0, rest.const(2 ** (-2 / 3)), 2 ** (-1 / 3)))
+    # 2**(-(rest + 1) / 3), by the parabola through its three values.
+    middle, last = 2 ** (-1 / 3), 2 ** (-2 / 3)
+    root_of_rest = fma(rest, fma(rest, (1 + last) / 2 - middle, (last - 1) / 2), middle)
     r = horner(fraction - 1.5, INVERSE_ROOT[width]) * root_of_rest
     square = r * r
     y = m * square
@@ -216,7 +202,8 @@ def cbrt(x: Scalar) -> Scalar:
         y = fma(e * y, fma(e, 2 / 9, 1 / 3), y)
     back = select(subnormal, moved - ((shift // 3) << p), moved)
     root = (y.bits() + back).as_float()
-    return copysign(select((a > 0.0) & (a < float("inf")), root, a), x)
+    infinity = (2 * bias + 1) << p
+    return copysign(select((a.bits() - 1).as_unsigned() < infinity - 1, root, a), x)  # not 0, inf or NaN
 
 
 @function()
