@@ -285,7 +285,9 @@ def sigmoid(x: Scalar) -> Scalar:
     _, n_bits, r = reduce_exp(select(a < c.lowest, c.lowest, a))
     e = scale_one_plus(exp_less_one(r), n_bits, None)
     d = e + 1.0
-    left = x < 0.0
-    y = select(left, e, 1.0) / d
-    # What rounding took from d, over d: 1 / d is y on the right and 1 - y on the left.
-    return fma((d - 1.0) - e, y * select(left, 1.0 - y, y), y)
+    negative = x < 0.0
+    n = select(negative, e, 1.0)
+    y = n / d
+    # One correction for what the division and the sum d lost; 1 / d is y on the right and 1 - y on the left.
+    left = fma(y, (d - 1.0) - e, fma(-y, d, n))
+    return fma(left, select(negative, 1.0 - y, y), y)
