@@ -83,7 +83,9 @@ def test_digits_falls_back_to_a_temporary_folder(tmp_path: Path) -> None:
 @NEEDS_DEMO
 @pytest.mark.skipif(sys.platform == "win32", reason="signals to single processes are POSIX")
 def test_digits_stops_cleanly_at_ctrl_c(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits it where it is ignored
     process = start("digits.py", "--epochs", "100000", "--out", str(tmp_path))
+    signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("gradient check"):

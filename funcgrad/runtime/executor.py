@@ -320,7 +320,7 @@ class Program:
         self._arena_bytes = arena_bytes
         self.keeps_arena = arena_bytes <= _KEPT_ARENA
         self.parallel = any(step.parallel or 0 < step.grain < step.extent for step in self.steps)
-        self._entry = _entry()
+        self._entry: Callable[..., int] | None = None
         self._free: list[np.ndarray] = []
         self._slots = n_inputs + n_outputs + len(self._constants) + len(self.temporaries)
         self.template = self._make_template(release_gil)
@@ -335,6 +335,8 @@ class Program:
         if self.parallel:
             threads.start()
         arena = None if self.keeps_arena else self._lend_arena(frame)
+        if self._entry is None:
+            self._entry = _entry()  # here, because most programs are only called through `dispatch`
         status = self._entry(frame, *inputs, *outputs)
         if status:
             self._raise(status, inputs, outputs)

@@ -227,6 +227,7 @@ import os, signal, threading, time
 import numpy as np
 from native import MIX, kernel
 from funcgrad.runtime.executor import Program, Step
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored where the tests run
 x, y = np.arange(4000), np.empty(4000, np.int64)
 program = Program([Step(kernel(MIX).address, [0, 1, 40000], 4000)], 1, 1)
 threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT)).start()
