@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 
 import funcgrad as fg
 
@@ -65,3 +68,27 @@ def test_other_types_are_left_alone() -> None:
     out = fg.jit(lambda x: x.astype(np.float32), donate_argnums=0)(x)
     assert out.dtype == np.float32
     np.testing.assert_array_equal(x, np.arange(3.0))
+
+
+@pytest.mark.parametrize(
+    ("fun", "x"),
+    [
+        (lambda x: 2 * x.reshape(2, 2), np.arange(4.0)),
+        (lambda x: 2 * x.reshape(4, 1), np.arange(4.0)),
+        (lambda x: x.reshape(1, 4), np.arange(4.0)),
+        (lambda x: x.T + 1, np.ones((1, 3))),
+        (lambda x: x.reshape(()), np.array([3.5])),
+        (lambda x: x, np.float64(3.5)),
+        (lambda x: x, np.array(3.5)),
+        (lambda x: x.reshape(1), np.array(3.5)),
+        (lambda x: (x.reshape(1), x + 1), 3.5),
+    ],
+)
+def test_results_have_their_own_shape(fun: Any, x: Any) -> None:
+    """In the memory of an argument of another shape, or of none: a number's."""
+    given = x.copy() if isinstance(x, np.ndarray) else x
+    for got, want in zip(
+        fg.tree.leaves(fg.jit(fun, donate_argnums=0)(given)), fg.tree.leaves(fg.jit(fun)(x)), strict=True
+    ):
+        assert np.shape(got) == np.shape(want) and type(got) is type(want)
+        np.testing.assert_array_equal(got, want)

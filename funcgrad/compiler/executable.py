@@ -44,7 +44,7 @@ class Executable:
         """The kernel of each generated launch, in order; equal ones are one object."""
         self.plan = plan
         self._allocators = [allocator(a.shape, a.dtype) for a in avals]
-        self._donations = [(k, j) for k, j in plan.donations.items() if avals[k].shape]
+        self._donations = list(plan.donations.items())
         self._scalars = [k for k, a in enumerate(avals) if not a.shape]
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
@@ -70,7 +70,7 @@ class Executable:
             others = [y for i, y in enumerate(inputs) if i != j and isinstance(y, np.ndarray)]
             if not x.flags.writeable or any([np.may_share_memory(x, y) for y in others]):
                 x = inputs[j] = x.copy()
-            outputs[k] = x
+            outputs[k] = x if x.shape == outputs[k].shape else x.reshape(outputs[k].shape)
         return inputs
 
     def as_text(self, stage: str = "source") -> str:

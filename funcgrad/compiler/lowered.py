@@ -130,6 +130,7 @@ def lower_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = ()) -> Lowered:
     ``donated``: for each input, whether an output may be written over it.
     """
     graph, steps = build(closed)
+    donated = [d and a.ndim > 0 for d, a in zip(donated, closed.in_avals, strict=False)]  # a number is no memory
     plan = make_plan(steps, graph.inputs, graph.outputs, [v for v, _ in graph.constants], donated)
     return Lowered(closed, _print(graph, steps, plan, {}))
 

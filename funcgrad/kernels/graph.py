@@ -176,7 +176,9 @@ class GraphBuilder:
         self.count = 0
         self.flops = 0
         self.once: set[Var] = set()
-        """The variables that one equation, and nothing else, reads."""
+        """The variables that are read in one place only: by an equation, or as a result."""
+        self.shared: set[int] = set()
+        """The arrays, by index, that a variable stands for which is read in several places."""
         self.current: Eqn | None = None
         """The equation that is being lowered."""
         self._scalars: dict[tuple[str, bytes], Value] = {}
@@ -185,8 +187,9 @@ class GraphBuilder:
         """The results of a jaxpr's equations, given its constants and inputs."""
         self.env.update(zip((*jaxpr.constvars, *jaxpr.invars), inputs, strict=True))
         counts = Counter([a for e in jaxpr.eqns for a in e.invars if type(a) is Var])
-        counts.update([a for a in jaxpr.outvars if type(a) is Var] * 2)
+        counts.update([a for a in jaxpr.outvars if type(a) is Var])
         self.once.update([v for v, n in counts.items() if n == 1])
+        self._note_shared(jaxpr.invars, inputs[len(jaxpr.constvars) :])
         expanded = self.current  # equations of an expansion count as the equation that is expanded
         for eqn in jaxpr.eqns:
             self.current = expanded or eqn
@@ -196,11 +199,17 @@ class GraphBuilder:
                 raise NotImplementedError(f"{eqn.primitive} has the lowering {lower}, which kernels cannot express")
             results = rule(self, eqn, lower, [self.read(a) for a in eqn.invars])
             if type(results) is Ref:
-                self.env[eqn.outvars[0]] = results
-            else:
-                self.env.update(zip(eqn.outvars, results, strict=True))
+                results = (results,)
+            self.env.update(zip(eqn.outvars, results, strict=True))
+            self._note_shared(eqn.outvars, results)
         self.current = expanded
         return [self.read(a) for a in jaxpr.outvars]
+
+    def _note_shared(self, variables: Sequence[Var], refs: Sequence[Ref]) -> None:
+        self.shared.update([
+            x.value.index
+            for v, x in zip(variables, refs, strict=True) if x.value.kind == "array" and v not in self.once
+        ])  # fmt: skip
 
     # -- values
 

@@ -61,9 +61,9 @@ def dynamic_slice(b: GraphBuilder, eqn: Eqn, lower: L.DynamicSlice, refs: list[R
 
 def _updated(b: GraphBuilder, eqn: Eqn, ref: Ref) -> Value:
     """An array that begins as a copy of ``ref``, to be written into. An array that was made for an update and is read
-    by nothing else goes on to be used."""
+    by nothing else, through no view either, goes on to be used."""
     value, source = ref.value, eqn.invars[0]
-    unread = value.kind == "array" and value.uses == 0 and source in b.once
+    unread = value.kind == "array" and value.uses == 0 and source in b.once and value.index not in b.shared
     if unread and not ref.layout.offset and ref.layout.is_contiguous() and ref.layout.size == value.size:
         b.order.remove(value)
         return value

@@ -104,9 +104,10 @@ def _lifetimes(
     born: dict[int, list[Value]] = {}
     for number, step in enumerate(steps):
         for value, written in touched(step):
-            if written and value.index not in last:
-                born.setdefault(number, []).append(value)
-                if value.index not in slots:
+            if value.index not in last:
+                if written:
+                    born.setdefault(number, []).append(value)
+                if value.index not in slots and (written or not value.size):  # no step writes what is empty
                     made.append(value)
             last[value.index] = number
     dying: dict[int, list[Value]] = {}

@@ -156,3 +156,50 @@ def test_random_programs_are_planned_without_conflict(seed: int) -> None:
     assert conflicts(f.lower(X).executable) == []
     for a, b in zip(program(X), f(X), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def _views_of_an_update(x: Any) -> Any:
+    y = fg.at(x)[0].set(7.0)
+    view, other = y.reshape(2, 3), y.reshape(3, 2)
+    return fg.at(view)[0, 1].set(5.0), fg.at(other)[0, 1].set(9.0), y + 1, y[::-1]
+
+
+def _both_results_of_a_call(x: Any) -> Any:
+    def twice(y: Any) -> Any:
+        z = fg.at(y)[1].set(3.0)
+        return z, z
+
+    a, b = fg.jit(twice, inline=True)(x)
+    return fg.at(a)[0].set(5.0), b * 2
+
+
+def _an_update_inside_a_call(x: Any) -> Any:
+    y = fg.at(x)[0].set(7.0)
+    return fg.jit(lambda z: (fg.at(z)[1].set(3.0), z + 1), inline=True)(y)
+
+
+@pytest.mark.parametrize("program", [_views_of_an_update, _both_results_of_a_call, _an_update_inside_a_call])
+def test_an_update_that_is_seen_elsewhere_is_not_written_over(program: Any) -> None:
+    x = np.arange(6.0)
+    for got, want in zip(fg.jit(program)(x), program(x), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_an_update_of_an_update_s_only_view_stays_in_place() -> None:
+    fun = fg.jit(lambda x: fg.at(fg.at(x)[0].set(7.0).reshape(20, 80))[3].set(5.0))
+    assert fun.lower(X).executable.memory_analysis()["temporary_bytes"] == 0
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_empty_arrays_reach_library_steps_and_loops(shape: tuple[int, ...]) -> None:
+    """Nothing writes an array without elements, which has a place all the same."""
+
+    def program(x: Any) -> Any:
+        rows = np.stack([x, x], 1)[:, 0]
+        product = lambda c, row: (c + np.sum(np.outer(row, row)), np.outer(row, row))  # noqa: E731
+        return fg.lax.scan(product, 0.0, rows), np.sort(np.concatenate([x, x]))
+
+    x = np.ones(shape)
+    for got, want in zip(fg.tree.leaves(fg.jit(program)(x)), fg.tree.leaves(program(x)), strict=True):
+        assert np.shape(got) == np.shape(want)
+        np.testing.assert_array_equal(got, want)
