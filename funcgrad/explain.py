@@ -281,7 +281,8 @@ class _Explainer:
         ordered = sorted(found.values(), key=lambda item: position[id(item[0])])
         equations = tuple([self._equation(e, again) for e, again in ordered])
         values = touched(step)
-        writes = {v.index: v for v, written in values if written}
+        scratch = None if isinstance(step, Launch) else step.scratch
+        writes = {v.index: v for v, written in values if written and v is not scratch}
         reads = {v.index: v for v, written in values if not written}
         if isinstance(step, Launch):
             own = {v.index for v in made}  # a row of a result may be read again within the step that writes it

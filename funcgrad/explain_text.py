@@ -75,9 +75,9 @@ def _memory(e: Explanation) -> str:
 
 def _summary(e: Explanation) -> list[str]:
     kinds = [s.kind for s in e.steps]
-    distinct = e.cost["kernels"]
+    distinct = f"{e.cost['kernels']} distinct{', with those inside loops' if 'loop' in kinds else ''}"
     lines = [
-        f"{e.name}: {_count(kinds.count('kernel'), 'kernel')} ({distinct} distinct), "
+        f"{e.name}: {_count(kinds.count('kernel'), 'kernel')} ({distinct}), "
         f"{_count(kinds.count('library'), 'library step')}, {_count(kinds.count('loop'), 'loop')}, "
         f"{_count(kinds.count('host'), 'host step')}; "
         f"{_count(e.machine.threads, 'thread')}",

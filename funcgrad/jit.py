@@ -521,8 +521,8 @@ def jit(
         fun: a pure function of pytrees of arrays. Without it, ``jit`` is a decorator factory.
         static_argnums, static_argnames: arguments that are Python values, hashable, part of the cache key.
         donate_argnums, donate_argnames: arguments whose memory the caller gives up: a result of the same type may be
-            written over it, and then is that very array. Do not use them after the call. (Arrays that are read-only
-            or overlap another argument are copied first.)
+            written over it, and then is that very array, or a view of it in another shape. Do not use them after the
+            call. (Arrays that are read-only or overlap another argument are copied first.)
         inline: under another ``jit`` or ``make_jaxpr``, put the equations in place of a call.
 
     Returns:

@@ -126,6 +126,13 @@ def test_library_steps_count_their_work() -> None:
     assert step.bytes_moved == a.nbytes + b.nbytes + 4 * 64 * 96
 
 
+def test_a_loop_writes_its_results() -> None:
+    report = fg.explain(lambda x: fg.lax.scan(lambda c, y: (np.sort(c) + y, np.sum(c)), x[0], x), np.ones((3, 40)))
+    (step,) = report.steps
+    assert len(step.writes) == 2  # and not its working memory
+    assert "(2 distinct, with those inside loops)" in str(report)
+
+
 def test_in_place_and_donated() -> None:
     x = X.copy()
     report = fg.explain(fg.jit(lambda u: u * 2 - 1, donate_argnums=0), x)

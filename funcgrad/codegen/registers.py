@@ -31,7 +31,7 @@ from ..core.jaxpr import ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from ..core.layout import Layout
 from ..core.staging import stage
 from ..kernels.graph import kept_params
-from ..kernels.rules import identity_of
+from ..kernels.rules import BOOL_MONOIDS, identity_of
 from ..util import prod
 from .nest import indent
 from .scalar import Writer, literal, scalar_expression, suffix
@@ -43,7 +43,6 @@ MOST_ELEMENTS: Final = 16
 MOST_LINES: Final = 400
 _UNROLLED_SCAN: Final = 8
 _TEXT_NUMBERS: Final = (0, 1, -1, 2, 0.5)
-_BOOL_MONOIDS: Final = {"add": "or", "mul": "and", "max": "or", "min": "and"}
 
 Elements = tuple[str, ...]
 
@@ -226,7 +225,7 @@ def _chain(w: _Writer, monoid: str, dtype: Any, elements: Sequence[str]) -> str:
 
 
 def _monoid(name: str, dtype: Any) -> str:
-    return _BOOL_MONOIDS.get(name, name) if dtype.kind == "b" else name
+    return BOOL_MONOIDS.get(name, name) if dtype.kind == "b" else name
 
 
 def _reduce(w: _Writer, eqn: Eqn, lower: L.Reduce, args: list[Elements]) -> list[Elements]:

@@ -25,7 +25,8 @@ ALIGNMENT = 64
 
 @dataclass(eq=False)
 class MemoryPlan:
-    """``slots`` maps a value's number to its slot: inputs, outputs, constants, temporaries in this order."""
+    """``slots`` maps a value's number to its slot: inputs, outputs, constants, temporaries in this order; a temporary
+    in the memory of an output has that output's slot."""
 
     slots: dict[int, int]
     offsets: list[int]

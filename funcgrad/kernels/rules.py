@@ -24,6 +24,7 @@ from .nested import lower_branch, lower_scan, lower_while
 
 __all__ = [
     "BASIC_RULES",
+    "BOOL_MONOIDS",
     "GEMM_DTYPES",
     "SMALL_MATRIX",
     "SMALL_STACK",
@@ -39,7 +40,7 @@ BLOCKED_FROM = 1 << 16
 UNROLLED = 4
 """Elements up to which a fold is written out."""
 
-_BOOL_MONOIDS = {"add": "or", "mul": "and", "max": "or", "min": "and"}
+BOOL_MONOIDS = {"add": "or", "mul": "and", "max": "or", "min": "and"}
 
 
 def identity_of(monoid: str, dtype: np.dtype[Any]) -> Any:
@@ -101,7 +102,7 @@ def reduce_values(
     at most ``unrolled`` elements as an expression."""
     dtype, shape = ref.value.dtype, ref.layout.shape
     if dtype.kind == "b":
-        monoid = _BOOL_MONOIDS.get(monoid, monoid)
+        monoid = BOOL_MONOIDS.get(monoid, monoid)
     if 0 in out_shape or any(shape[a] == 0 for a in axes):
         return b.map("copy", [b.scalar(identity_of(monoid, dtype), dtype)], dtype, out_shape)
     layout = squeeze(ref.layout)
@@ -190,7 +191,7 @@ def _arg_reduce(b: GraphBuilder, eqn: Eqn, lower: L.ArgReduce, refs: list[Ref]) 
     value = b.fold("argfold", lower.extreme, source, [narrow], INDEX)
     if blocks > 1:  # the places of the blocks' extremes, of which the extreme block has the right one
         dtype = source.value.dtype
-        monoid = _BOOL_MONOIDS[lower.extreme] if dtype.kind == "b" else lower.extreme
+        monoid = BOOL_MONOIDS[lower.extreme] if dtype.kind == "b" else lower.extreme
         extremes = _by_blocks(b.fold("fold", monoid, source, [narrow], dtype), blocks, narrow, rows)
         places = b.whole(_by_blocks(value, blocks, narrow, rows))
         best = b.whole(b.fold("argfold", lower.extreme, b.whole(extremes), [0], INDEX))
@@ -208,7 +209,7 @@ def _cumulate(b: GraphBuilder, eqn: Eqn, lower: L.Cumulate, refs: list[Ref]) -> 
     if not b.native(lower.monoid, (aval.dtype, aval.dtype), aval.dtype, ()):
         return b.host(eqn, refs)[0]
     layout = ref.layout.reverse([axis]) if backwards else ref.layout
-    monoid = _BOOL_MONOIDS.get(lower.monoid, lower.monoid) if aval.dtype.kind == "b" else lower.monoid
+    monoid = BOOL_MONOIDS.get(lower.monoid, lower.monoid) if aval.dtype.kind == "b" else lower.monoid
     value = b.new("scan", squeeze_shape(aval.shape), aval.dtype, [Ref(ref.value, squeeze(layout))])
     value.fn = monoid
     value.axes = (sum([n != 1 for n in aval.shape[:axis]]),)
