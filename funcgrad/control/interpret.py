@@ -91,8 +91,9 @@ def set_loop_executor(executor: Executor | None) -> None:
 
 
 def patience(body: ClosedJaxpr) -> int:
-    """The number of steps of a loop with this body that are interpreted before the rest is handed over."""
-    return PATIENCE // max(len(body.jaxpr.eqns), 1)
+    """The number of steps, at least one, of a loop with this body that are interpreted before the rest is handed
+    over."""
+    return max(PATIENCE // max(len(body.jaxpr.eqns), 1), 1)
 
 
 def handed_over(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Sequence[Any] | None:

@@ -14,6 +14,7 @@ import pytest
 import funcgrad as fg
 from funcgrad import lax
 from funcgrad.compiler import lower_jaxpr
+from funcgrad.control import interpret
 from funcgrad.kernels.graph import Call
 from tests.runtime.native import run_script
 
@@ -253,6 +254,14 @@ def test_long_loops_are_compiled_without_jit_too() -> None:
     slope = fg.grad(lambda a: lax.fori_loop(0, 20_000, lambda i, c: c * a + 1.0, 0.0))(0.5)
     assert abs(slope - 4.0) < 1e-12
     assert time.perf_counter() - start < 20
+
+
+def test_long_bodies_are_handed_over_after_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(interpret, "PATIENCE", 1)
+    monkeypatch.setattr(interpret, "_executor", lambda primitive, args, params: given.append(args))
+    assert lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * 0.5 + 1.0), (0, 0.0)) == (3, 1.75)
+    assert [list(map(float, args)) for args in given] == [[1.0, 1.0]]
 
 
 def test_a_large_array_is_updated_in_place() -> None:
