@@ -92,3 +92,21 @@ def test_results_have_their_own_shape(fun: Any, x: Any) -> None:
     ):
         assert np.shape(got) == np.shape(want) and type(got) is type(want)
         np.testing.assert_array_equal(got, want)
+
+
+def test_memory_is_taken_over_only_where_the_data_orders_load_and_store() -> None:
+    """Generated code says that operands do not overlap: only what is loaded may be stored over itself."""
+
+    def crossed(old: Any, a: Any) -> Any:
+        return a * 2, old + 1
+
+    def straight(old: Any, a: Any) -> Any:
+        return old + 1, a * 2
+
+    old, a = np.arange(1003.0), np.arange(1003.0) * 3
+    for f, in_place in ((crossed, {1: 0}), (straight, {0: 0})):
+        compiled = fg.jit(f, donate_argnums=0).trace(old, a).lower().compile()
+        assert compiled.executable.plan.donations == in_place
+        given = old.copy()
+        for found, expected in zip(fg.jit(f, donate_argnums=0)(given, a), f(old, a), strict=True):
+            np.testing.assert_array_equal(found, expected)

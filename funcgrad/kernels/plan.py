@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from .assemble import Launch
 from .graph import Call, Value
+from .ir import Kernel, Load, Statement, Store, reads
 
 __all__ = ["ALIGNMENT", "MemoryPlan", "make_plan"]
 
@@ -219,16 +220,49 @@ def _takes_over(launch: Launch, value: Value, dying: Sequence[Value], taken: set
     if len(writes) != 1 or writes[0].value.block is not None:
         return None
     write = writes[0]
-    for x in launch.accesses:
+    new = launch.accesses.index(write)
+    for k, x in enumerate(launch.accesses):
         old = x.value
         if x.stored or old is value or old.nbytes != value.nbytes or old.dtype.itemsize != value.dtype.itemsize:
             continue
         if old not in dying or old.index in taken or x.walk != write.walk or x.index_strides:
             continue
         alone = sum([y.value is old for y in launch.accesses]) == 1
-        if alone and x.last_load <= write.first_store:
+        if alone and x.last_load <= write.first_store and _feeds(launch.kernel, k, new):
             return old
     return None
+
+
+def _feeds(kernel: Kernel, old: int, new: int) -> bool:
+    """Whether what is loaded of operand ``old`` in the stage that first writes ``new`` goes into what is written, and
+    nothing loaded of it is used in a later stage.
+
+    Generated code tells LLVM that operands do not overlap, and may load a value again where a later stage uses it. So
+    it must be the data that keeps each load of a shared element before the store.
+    """
+    first = next(n for n, s in enumerate(kernel.stages) if any([_stores(x, new) for x in s.body]))
+    loaded: set[str] = set()
+    made: set[str] = set()
+    for number, stage in enumerate(kernel.stages):
+        for statement in stage.body:
+            if isinstance(statement, Load) and statement.operand == old:
+                loaded.add(statement.dst)
+                if number == first:
+                    made.add(statement.dst)
+                continue
+            names = reads(statement)
+            if number > first and not loaded.isdisjoint(names):
+                return False
+            if isinstance(statement, Store):
+                if number == first and statement.operand == new and made and statement.arg not in made:
+                    return False
+            elif not made.isdisjoint(names):
+                made.add(statement.dst)
+    return True
+
+
+def _stores(statement: Statement, operand: int) -> bool:
+    return isinstance(statement, Store) and statement.operand == operand
 
 
 def _overwrites(call: Call, value: Value, dying: Sequence[Value], taken: set[int]) -> Value | None:

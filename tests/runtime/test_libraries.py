@@ -199,7 +199,11 @@ def test_tiles_cover_the_whole_and_nothing_more() -> None:
                 assert (tiles.count - 1) * size + last == whole
 
 
-def test_what_is_cut_and_what_is_not(blas_threads: object) -> None:
+@pytest.mark.parametrize("cpus", [2, 4, 64])
+def test_what_is_cut_and_what_is_not(blas_threads: object, monkeypatch: pytest.MonkeyPatch, cpus: int) -> None:
+    monkeypatch.setattr(libraries.os, "cpu_count", lambda: cpus)
+    few = min(cpus, 8)
+
     def extent(m: int, k: int, n: int, batch: int = 1) -> int:
         row, size = Matrix(0, (m, k), (8 * k, 8), 0, 8 * m * k), 8
         step = gemm_step(
@@ -208,10 +212,11 @@ def test_what_is_cut_and_what_is_not(blas_threads: object) -> None:
         return step.extent if step.grain else -step.extent
 
     assert extent(64, 64, 64) == -1  # small: on the calling thread
-    assert extent(1024, 512, 512) == extent(512, 512, 1024) == 8
+    assert extent(128, 128, 128) == 2
+    assert extent(1024, 512, 512) == extent(512, 512, 1024) == max(few, 4)
     assert extent(8192, 512, 512) == 32
     assert extent(512, 512, 512, batch=100) == 100  # the batch alone is enough
-    assert extent(512, 512, 512, batch=2) == 8
+    assert extent(512, 512, 512, batch=2) == 2 * max(few // 2, 2)
     assert extent(4096, 4096, 1) == 16
     assert extent(1, 4096, 4096) == 8  # stored across the product: pieces of a page
     assert extent(100, 100, 1) == -1
