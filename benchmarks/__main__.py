@@ -92,7 +92,7 @@ class Run:
         since most take less."""
         patience = min(60.0, max(5.0, 4 * seconds))
         if self.options.tiny:
-            return Settings(rounds=3, block=0.001, together=0.1, patience=patience)
+            return Settings(rounds=3, block=0.001, settle=0.0, together=0.1, patience=patience)
         if self.options.quick:
             return Settings(rounds=5, block=0.01, together=2.0, patience=patience)
         return Settings(patience=patience)

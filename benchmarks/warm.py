@@ -22,10 +22,12 @@ __all__ = ["Pool", "Settings", "Timing", "measure"]
 
 @dataclass(frozen=True)
 class Settings:
-    """Blocks per library, seconds per block, seconds for one workload's blocks, and for one compilation."""
+    """Blocks per library, seconds per block, seconds for one workload's blocks, and for one compilation; and seconds
+    before each block, in which the threads of the library before fall asleep: some wait for work by spinning."""
 
     rounds: int = 11
     block: float = 0.02
+    settle: float = 0.03
     together: float = 6.0
     patience: float = 60.0
 
@@ -136,6 +138,7 @@ def interleave(processes: Mapping[str, Any], settings: Settings) -> tuple[dict[s
             if name in failed:
                 continue
             try:
+                time.sleep(settings.settle)
                 samples[name].append(processes[name].ask("block", calls[name], each[name] < 0.1))
             except Failed as error:
                 failed[name] = f"failed: {error}"
