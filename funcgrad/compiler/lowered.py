@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from ..codegen.cpu import kernel_source
 from ..codegen.lanes import lane_source
@@ -132,24 +133,28 @@ def lower_jaxpr(closed: ClosedJaxpr, donated: Sequence[bool] = ()) -> Lowered:
     graph, steps = build(closed)
     donated = [d and a.ndim > 0 for d, a in zip(donated, closed.in_avals, strict=False)]  # a number is no memory
     plan = make_plan(steps, graph.inputs, graph.outputs, [v for v, _ in graph.constants], donated)
-    return Lowered(closed, _print(graph, steps, plan, {}))
+    return Lowered(closed, _print(graph, steps, plan))
 
 
-def _print(graph: Graph, steps: list[Launch | Call], plan: MemoryPlan, known: dict[Kernel, str]) -> Stages:
+@lru_cache(maxsize=1024)
+def _source(kernel: Kernel) -> str:
+    """A kernel's text; another shape of a program has the same kernels."""
+    check_kernel(kernel)
+    return kernel_source(kernel)
+
+
+def _print(graph: Graph, steps: list[Launch | Call], plan: MemoryPlan) -> Stages:
     stages = Stages(graph, steps, plan, [])
     for number, step in enumerate(steps):
         source = ""
         if isinstance(step, Launch):
-            source = known.get(step.kernel) or ""
-            if not source:
-                check_kernel(step.kernel)
-                source = known[step.kernel] = kernel_source(step.kernel)
+            source = _source(step.kernel)
         elif isinstance(step.data, Registers):
             source = step.data.loop.source
         elif step.kind == "small":
             first = step.operands[0]
             source = lane_source(step.data[1].routine, first.value.dtype, first.layout.shape[-1])
         elif isinstance(step.data, Control):
-            stages.inner[number] = [_print(p.graph, p.steps, p.plan, known) for p in step.data.programs]
+            stages.inner[number] = [_print(p.graph, p.steps, p.plan) for p in step.data.programs]
         stages.sources.append(source)
     return stages
