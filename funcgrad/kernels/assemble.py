@@ -255,8 +255,10 @@ class _Assembler:
 
     def _const(self, node: Node, name: str) -> Const:
         number = node.detail
-        special = number.dtype.kind in "fc" and not np.isfinite(number)
-        if special or number.dtype.kind == "b" or number in _TEXT_NUMBERS:
+        special = number.dtype.kind == "f" and not np.isfinite(number)
+        # to the bit: kernels that differ in nothing but -0.0 and 0.0 must not be equal
+        usual = any([number == x and number.tobytes() == number.dtype.type(x).tobytes() for x in _TEXT_NUMBERS])
+        if special or number.dtype.kind == "b" or usual:
             return Const(name, node.dtype, number.item())
         self.consts.append(number)
         return Const(name, node.dtype, None, len(self.consts) - 1)

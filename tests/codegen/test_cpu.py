@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import funcgrad  # noqa: F401  (registers every primitive)
+import funcgrad
 from funcgrad.compiler import Executable, compile_jaxpr
 from funcgrad.core.avals import aval_of
 from funcgrad.core.lowering import Scalar
@@ -209,3 +209,23 @@ def test_what_has_no_code_runs_in_python_and_says_so() -> None:
     assert [s.kind for s in executable.lowered.steps if isinstance(s, Call)] == ["host"]
     assert "host tan" in executable.as_text()
     np.testing.assert_allclose(executable([x])[0], np.tan(x), rtol=1e-14)
+
+
+def test_kernels_differ_where_their_constants_do_to_the_bit() -> None:
+    """-0.0 equals 0.0 in Python, and a kernel's text is looked up by equality."""
+    x = np.ones(5)
+    for zero in (0.0, -0.0, 0.0):
+        found = funcgrad.jit(lambda x, zero=zero: np.copysign(x, zero))(x)
+        np.testing.assert_array_equal(found, np.copysign(x, zero))
+    z = np.ones(3, complex)
+    for zero in (
+        complex(0.0, 0.0),
+        complex(0.0, -0.0),
+        complex(-0.0, 0.0),
+        complex(np.inf, -0.0),
+        complex(np.inf, 0.0),
+    ):
+        (found,) = compile_jaxpr(stage(lambda z, zero=zero: [np.where(z == 0, z, zero)], [aval_of(z)]))([z])
+        assert [(np.signbit(v.real), np.signbit(v.imag)) for v in found] == [
+            (np.signbit(zero.real), np.signbit(zero.imag))
+        ] * 3
