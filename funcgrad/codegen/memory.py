@@ -2,7 +2,8 @@
 
 Every operand of a kernel is its own alias scope, so that LLVM knows that a store through one does not change what is
 loaded through another and vectorises without checks at run time. (An output may take over the memory of an operand
-that dies in the kernel; element for element the load then feeds the store, so their order is kept.)
+that dies in the kernel only where what is loaded goes into what is stored, element for element, so that the data keeps
+their order: see ``kernels.plan``.)
 
 float16 lives in memory as halves and in registers as float32; booleans are bytes in memory, complex numbers pairs.
 """

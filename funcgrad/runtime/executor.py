@@ -11,8 +11,8 @@ A row of the table is eight 64-bit words:
 
 Kind 0 calls `function(slots, ints, 0, extent)`, over the thread pool if the extent exceeds a positive grain
 (the shortest slice worth a thread). After a row that `checks`, a non-zero status word ends the program; the
-status is the row's number plus one. Other kinds (loops, branches: rows that own tables) can be added without
-touching a kernel.
+status is the row's number plus one. Loops and branches are kernels too, which run programs of their own (see
+`control`).
 
 A *frame* is what one call in flight needs: a header, the slots, the arena for temporaries. Slots are numbered
 [inputs, outputs, constants, temporaries]. Frames are taken from a list and put back, so calls from many

@@ -1,23 +1,20 @@
-"""Scalar mathematics that LLVM can vectorise, for kernels compiled by Numba.
+"""Scalar mathematics that LLVM can vectorise, for generated kernels.
 
-Numba from the package index has no vector mathematics library: a loop over `math.tanh` calls the C library element
-by element. The functions here are built of polynomials, selects and bit patterns instead, without calls or branches,
-so that a loop around them is widened like any arithmetic. A name is `<function>_<kind>`, as in `exp_f64`, `tanh_f32`
-or `floor_divide_i32`::
+LLVM by itself has no vector mathematics library: a loop over `tanh` calls the C library element by element. The
+functions here are built of polynomials, selects and bit patterns instead, without calls or branches, so that a loop
+around them is widened like any arithmetic. A name is `<function>_<kind>`, as in `exp_f64`, `tanh_f32` or
+`floor_divide_i32`::
 
-    source = '''
     def kernel(x, y, n):
         for i in range(n):
-            store_f64(y, i * 8, exp_f64(load_f64(x, i * 8)))
-    '''
-    scope = {**memory_intrinsics, **namespace(["exp_f64"])}
+            store_f64(y, i, 1, exp_f64(load_f64(x, i, 0)))
 
 Every float function is within 2 ulp of the truth over its whole range, subnormals and overflow thresholds included
 (`lgamma` and `digamma` next to their zeros excepted), and gives C's and NumPy's values at zeros, infinities and NaN.
 
 How it is built: `expr` is a small language of operators that append LLVM instructions; the function modules read
-like mathematics in it; `registry` is the table of all functions, and `numba_target` offers them to Numba as
-intrinsics. Neither Numba nor llvmlite is imported until the first function is asked for.
+like mathematics in it; `registry` is the table of all functions, which `codegen.vocabulary` offers to kernels.
+llvmlite is not imported until the first function is emitted.
 
 A loop is only widened if LLVM can follow its addresses: load and store through a loop-invariant base pointer and an
 offset (`getelementptr`), not through an integer address computed anew for each element.
@@ -34,4 +31,4 @@ __all__ = ["NAMES"]
 FUNCTION_MODULES = (bits, erfinv, error, exponential, gamma, inverse, logarithm, power, trigonometric)
 
 NAMES = frozenset(DEFINITIONS)
-"""All functions, known without importing Numba."""
+"""All functions, known without importing llvmlite."""
