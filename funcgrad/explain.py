@@ -6,18 +6,17 @@ computed, written in place; how long each step should take on this machine, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from . import tree
 from .calibrate import Machine, machine
-from .compiler import Executable, build, threads_of
+from .compiler import Stages, build, threads_of
 from .core.avals import ShapeDtypeStruct, aval_of
-from .core.jaxpr import Eqn, Var
-from .core.lowering import Host, Library
+from .core.jaxpr import ClosedJaxpr, Eqn, Var
+from .core.lowering import Host, Library, Scan, While
 from .core.printer import format_equations
-from .explain_text import as_html, as_text
+from .explain_report import Boundary, Equation, ExplainedProgram, ExplainedStep, Explanation
 from .jit import Compiled, JitFunction, Lowered, Traced, as_input, jit
 from .kernels.assemble import Launch
 from .kernels.fuse import Refusal, obstacle
@@ -25,108 +24,7 @@ from .kernels.graph import Call, Graph, Value
 from .kernels.nested import Control, Registers
 from .kernels.plan import touched
 
-__all__ = ["Boundary", "Equation", "ExplainedStep", "Explanation", "explain"]
-
-
-@dataclass(frozen=True)
-class Equation:
-    """An equation of the program that was compiled (after the passes), and the user's line that it comes from."""
-
-    text: str
-    filename: str
-    line: int
-    function: str
-    again: bool = False
-    """Whether an earlier step computes the same: it was cheaper than storing and loading it."""
-
-
-@dataclass(frozen=True)
-class ExplainedStep:
-    """One step. ``kind`` is ``kernel``, ``library``, ``loop`` (or branch), ``host`` or ``elided`` (a copy of memory to
-    itself).
-
-    Kernels are numbered: those of the same ``name`` are one piece of code, whose Python text ``source`` is.
-    ``loops`` are (role, extent): parallel axes outermost first, a ``lane``, then ``inner`` ones, which are folded or
-    walked by one parallel iteration. ``reads`` and ``writes`` name variables of the jaxpr; ``in_place`` are pairs
-    (result, what it is written over). ``operations`` counts scalar operations, 16 for one like ``exp``; of a product,
-    multiplications and additions. Times are seconds, None where they are not known. ``reason`` says of a host step
-    why it is one.
-    """
-
-    number: int
-    kind: str
-    name: str
-    loops: tuple[tuple[str, int], ...]
-    threads: int
-    equations: tuple[Equation, ...]
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    in_place: tuple[tuple[str, str], ...]
-    bytes_moved: int
-    operations: int
-    scratch_bytes: int
-    reason: str = ""
-    source: str = ""
-    estimated_seconds: float | None = None
-    measured_seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Boundary:
-    """``buffer``, made in step ``producer``, goes through memory to step ``consumer``; ``reason`` says what prevented
-    fusion."""
-
-    producer: int
-    consumer: int
-    buffer: str
-    nbytes: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What `explain` found. ``str()`` of it is a report, and so is its display in a notebook.
-
-    ``views`` are equations that cost nothing: they became index arithmetic. ``donated`` are pairs (result, argument)
-    by position. ``memory`` and ``cost`` are what ``memory_analysis`` and ``cost_analysis`` say.
-    """
-
-    name: str
-    jaxpr: str
-    steps: tuple[ExplainedStep, ...]
-    boundaries: tuple[Boundary, ...]
-    views: tuple[Equation, ...]
-    donated: tuple[tuple[int, int], ...]
-    memory: dict[str, int]
-    cost: dict[str, int]
-    machine: Machine
-    note: str = ""
-
-    @property
-    def kernels(self) -> tuple[ExplainedStep, ...]:
-        return tuple([s for s in self.steps if s.kind == "kernel"])
-
-    @property
-    def host_steps(self) -> tuple[ExplainedStep, ...]:
-        return tuple([s for s in self.steps if s.kind == "host"])
-
-    @property
-    def measured_seconds(self) -> float | None:
-        """The sum over the steps; None where they were not measured."""
-        times = [s.measured_seconds for s in self.steps if s.kind != "elided"]
-        return None if any(t is None for t in times) else sum([t for t in times if t is not None])
-
-    @property
-    def estimated_seconds(self) -> float | None:
-        """The sum over the steps; None where a loop or a host step is among them, for which there is no estimate."""
-        times = [s.estimated_seconds for s in self.steps if s.kind != "elided"]
-        return None if any(t is None for t in times) else sum([t for t in times if t is not None])
-
-    def __str__(self) -> str:
-        return as_text(self)
-
-    def _repr_html_(self) -> str:
-        return as_html(self)
+__all__ = ["Explanation", "explain"]
 
 
 def explain(fun: Callable[..., Any] | Traced | Lowered | Compiled, *args: Any, **kwargs: Any) -> Explanation:
@@ -163,7 +61,16 @@ def explain(fun: Callable[..., Any] | Traced | Lowered | Compiled, *args: Any, *
             note = "not measured: running the program step by step would repeat its side effects"
         else:
             inputs, note = [as_input(x, a) for x, a in zip(leaves, traced.jaxpr.in_avals, strict=True)], ""
-    return _Explainer(executable).explanation(traced.fun_name, inputs, note)
+    closed, stages = executable.lowered.closed, executable.lowered.stages
+    program = _Program(closed, stages, machine(), {})
+    seconds: dict[int, float] = {}
+    if inputs is not None:
+        seconds = dict(zip([n for n, _ in stages.running()], executable.step_seconds(inputs), strict=True))
+    found = program.explained("", seconds)
+    return Explanation(
+        traced.fun_name, str(closed), found.steps, found.boundaries, found.views, tuple(stages.plan.donations.items()),
+        executable.memory_analysis(), executable.cost_analysis(), program.machine, note,
+    )  # fmt: skip
 
 
 def _traced(fun: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Traced, list[Any] | None]:
@@ -204,37 +111,35 @@ def host_reason(eqn: Eqn) -> str:
     return f"no native form of {eqn.primitive} for {dtypes} has been written yet"
 
 
-class _Explainer:
-    def __init__(self, executable: Executable) -> None:
-        self.executable = executable
-        self.plan = executable.plan
-        self.closed = executable.lowered.closed
+class _Program:
+    """One program on the way to its explanation; the programs that its steps own are others of this kind.
+
+    ``sources`` numbers the distinct kernels, by their text, in the order in which they are met.
+    """
+
+    def __init__(self, closed: ClosedJaxpr, stages: Stages, rates: Machine, sources: dict[str, int]) -> None:
+        self.closed = closed
+        self.stages = stages
+        self.plan = stages.plan
+        self.machine = rates
+        self.sources = sources
         self.refusals: list[Refusal] = []
         self.graph: Graph
-        self.graph, self.steps = build(self.closed, self.refusals)
-        assert len(self.steps) == len(executable.lowered.steps), "fusion decides the same each time"
-        names, texts = format_equations(self.closed.jaxpr)
+        self.graph, self.steps = build(closed, self.refusals)
+        assert len(self.steps) == len(stages.steps), "fusion decides the same each time"
+        names, texts = format_equations(closed.jaxpr)
         self.variables: dict[Var, str] = names
-        self.texts = {id(e): text for e, text in zip(self.closed.eqns, texts, strict=True)}
+        self.texts = {id(e): text for e, text in zip(closed.eqns, texts, strict=True)}
         self.names = self._value_names()
         self.called = {id(step.eqn) for step in self.steps if isinstance(step, Call)}
-        self.machine = machine()
-        self.sources: dict[str, int] = {}
-        """Distinct kernels, by their text, in the order of their first run."""
 
-    def explanation(self, name: str, inputs: Sequence[Any] | None, note: str) -> Explanation:
-        running = [n for n in range(len(self.steps)) if n not in self.plan.elided]
-        seconds: dict[int, float] = {}
-        if inputs is not None:
-            seconds = dict(zip(running, self.executable.step_seconds(inputs), strict=True))
+    def explained(self, name: str, seconds: dict[int, float]) -> ExplainedProgram:
+        """``seconds``: measured times by the step's number."""
         known: set[int] = set()
         steps = tuple([self._step(n, step, seconds.get(n), known) for n, step in enumerate(self.steps)])
         used = {id(v.eqn) for step in self.steps for v in _made(step) if v.eqn is not None}
         views = tuple([self._equation(e) for e in self.closed.eqns if id(e) not in used])
-        return Explanation(
-            name, str(self.closed), steps, tuple(self._boundaries()), views, tuple(self.plan.donations.items()),
-            self.executable.memory_analysis(), self.executable.cost_analysis(), self.machine, note,
-        )  # fmt: skip
+        return ExplainedProgram(name, steps, tuple(self._boundaries()), views)
 
     # -- names
 
@@ -263,9 +168,7 @@ class _Explainer:
         return known
 
     def _equation(self, eqn: Eqn, again: bool = False) -> Equation:
-        source = eqn.source
-        where = (source.filename, source.line, source.function) if source is not None else ("", 0, "")
-        return Equation(self.texts[id(eqn)], *where, again)
+        return _equation(self.texts[id(eqn)], eqn, again)
 
     # -- steps
 
@@ -296,7 +199,7 @@ class _Explainer:
             "measured_seconds": measured,
         }
         if isinstance(step, Launch):
-            common["source"] = "" if number in self.plan.elided else self.executable.lowered.sources[number]
+            common["source"] = "" if number in self.plan.elided else self.stages.sources[number]
             return self._kernel(step, number in self.plan.elided, common)
         return self._call(step, common)
 
@@ -350,19 +253,34 @@ class _Explainer:
 
     def _loop(self, step: Call, data: Control | Registers, nbytes: int, common: dict[str, Any]) -> ExplainedStep:
         """A loop or branch: one kernel, or programs of their own."""
-        loops = (("iterations", data.length),) if data.length >= 0 else ()
+        number, times = common["number"], data.length
+        operations, estimated = 0, None
         if isinstance(data, Registers):
-            reason = "everything that it carries is small: one kernel, in registers"
+            reason = "all that it carries is small: one kernel, in registers"
+            programs = tuple([_equations_of(name, closed) for name, closed in _owned(step.eqn)])
+            common["source"] = self.stages.sources[number]
         else:
-            kernels = sum([isinstance(x, Launch) for p in data.programs for x in p.steps])
-            calls = sum([isinstance(x, Call) for p in data.programs for x in p.steps])
-            kept = sum([c.in_place for c in data.carried])
-            reason = f"runs {kernels} kernels and {calls} other steps without returning to Python"
+            reason = "runs without returning to Python"
             if data.carried:
+                kept = sum([c.in_place for c in data.carried])
                 reason += f"; {kept} of {len(data.carried)} carried values are updated in place"
+            programs = tuple(
+                [
+                    _Program(closed, stages, self.machine, self.sources).explained(name, {})
+                    for (name, closed), stages in zip(_owned(step.eqn), self.stages.inner[number], strict=True)
+                ]
+            )
+            if any([s.kind == "host" for p in programs for s in p.steps]):
+                reason = reason.replace("without returning to Python", "natively, but for its host steps")
+            if times >= 0 or step.kind == "branch":
+                operations = max(times, 1) * max([sum([s.operations for s in p.steps]) for p in programs])
+                each = [_estimate(p) for p in programs]
+                if None not in each:
+                    estimated = max(times, 1) * max([e for e in each if e is not None])
         return ExplainedStep(
-            kind="loop", name=str(step.eqn.primitive), loops=loops, threads=1, bytes_moved=nbytes, operations=0,
-            scratch_bytes=0, reason=reason, **common,
+            kind="loop", name=str(step.eqn.primitive), loops=(("iterations", times),) if times >= 0 else (), threads=1,
+            bytes_moved=nbytes, operations=operations, scratch_bytes=0, reason=reason, programs=programs,
+            estimated_seconds=estimated, **common,
         )  # fmt: skip
 
     def _place(self, value: Value) -> Any:
@@ -438,6 +356,35 @@ def _kind_of(call: Call) -> str:
         return f"the library step {call.kind}"
     kind = "loop" if isinstance(call.data, (Control, Registers)) else "host step"
     return f"the {kind} {call.eqn.primitive}"
+
+
+def _owned(eqn: Eqn) -> list[tuple[str, ClosedJaxpr]]:
+    """The jaxprs that an equation of control flow owns, in the order of its programs."""
+    params = eqn.params
+    if isinstance(eqn.primitive.lower, Scan):
+        return [("body", params["jaxpr"])]
+    if isinstance(eqn.primitive.lower, While):
+        return [("condition", params["cond_jaxpr"]), ("body", params["body_jaxpr"])]
+    return [(f"branch {k}", closed) for k, closed in enumerate(params["branches"])]
+
+
+def _equations_of(name: str, closed: ClosedJaxpr) -> ExplainedProgram:
+    """A program that has no steps of its own."""
+    _, texts = format_equations(closed.jaxpr)
+    equations = tuple([_equation(text, e) for text, e in zip(texts, closed.eqns, strict=True)])
+    return ExplainedProgram(name, (), (), (), equations)
+
+
+def _estimate(program: ExplainedProgram) -> float | None:
+    """Seconds for one run; None where a step has no estimate."""
+    times = [s.estimated_seconds for s in program.steps if s.kind != "elided"]
+    return None if any([t is None for t in times]) else sum([t for t in times if t is not None])
+
+
+def _equation(text: str, eqn: Eqn, again: bool = False) -> Equation:
+    source = eqn.source
+    where = (source.filename, source.line, source.function) if source is not None else ("", 0, "")
+    return Equation(text, *where, again)
 
 
 def _made(step: Launch | Call) -> tuple[Value, ...]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .explain import Equation, ExplainedStep, Explanation
+    from .explain_report import Equation, ExplainedProgram, ExplainedStep, Explanation
 
 __all__ = ["as_html", "as_text", "quantity"]
 
@@ -74,8 +75,8 @@ def _memory(e: Explanation) -> str:
 
 
 def _summary(e: Explanation) -> list[str]:
-    kinds = [s.kind for s in e.steps]
-    distinct = f"{e.cost['kernels']} distinct{', with those inside loops' if 'loop' in kinds else ''}"
+    kinds = [s.kind for s in e.all_steps()]
+    distinct = f"{e.cost['kernels']} distinct{', with loops in registers' if _has_register_loops(e) else ''}"
     lines = [
         f"{e.name}: {_count(kinds.count('kernel'), 'kernel')} ({distinct}), "
         f"{_count(kinds.count('library'), 'library step')}, {_count(kinds.count('loop'), 'loop')}, "
@@ -90,38 +91,58 @@ def _summary(e: Explanation) -> list[str]:
     return lines
 
 
+def _has_register_loops(e: Explanation) -> bool:
+    return any([s.kind == "loop" and s.source for s in e.all_steps()])
+
+
 def as_text(e: Explanation) -> str:
-    lines = _summary(e)
-    for step in e.steps:
-        lines += ["", _title(step)]
-        for boundary in e.boundaries:
-            if boundary.consumer == step.number:
-                lines.append(
-                    f"    apart from step {boundary.producer}, which makes {boundary.buffer} "
-                    f"({quantity(boundary.nbytes, 'B')}): {boundary.reason}"
-                )
-        if step.kind == "elided":
-            continue
-        lines.append(f"    {_costs(step)}")
-        over = dict(step.in_place)
-        written = [f"{w} (over {over[w]})" if w in over else w for w in step.writes]
-        lines.append(f"    reads {', '.join(step.reads) or 'nothing'}; writes {', '.join(written)}")
-        if step.kind == "host":
-            lines.append(f"    in Python because: {step.reason}")
-        if step.kind == "loop":
-            lines.append(f"    {step.reason}")
-        lines += [_equation_line(x) for x in step.equations]
-        if not step.equations:
-            lines.append("        a copy, since results are arrays of their own")
-    if e.views:
-        lines += ["", "without a pass over memory (index arithmetic):", *[_equation_line(x) for x in e.views]]
-    return "\n".join(lines)
+    return "\n".join([*_summary(e), *_program(e)])
+
+
+def _program(program: Explanation | ExplainedProgram) -> list[str]:
+    lines = []
+    for step in program.steps:
+        boundaries = [
+            f"    apart from step {boundary.producer}, which makes {boundary.buffer} "
+            f"({quantity(boundary.nbytes, 'B')}): {boundary.reason}"
+            for boundary in program.boundaries
+            if boundary.consumer == step.number
+        ]
+        lines += ["", _title(step), *boundaries, *_step(step)]
+    if program.views:
+        lines += ["", "without a pass over memory (index arithmetic):", *map(_equation_line, program.views)]
+    return lines
+
+
+def _step(step: ExplainedStep) -> list[str]:
+    if step.kind == "elided":
+        return []
+    over = dict(step.in_place)
+    written = [f"{w} (over {over[w]})" if w in over else w for w in step.writes]
+    lines = [
+        f"    {_costs(step)}",
+        f"    reads {', '.join(step.reads) or 'nothing'}; writes {', '.join(written) or 'nothing'}",
+    ]
+    if step.kind == "host":
+        lines.append(f"    in Python because: {step.reason}")
+    if step.kind == "loop":
+        lines.append(f"    {step.reason}")
+    lines += map(_equation_line, step.equations)
+    if not step.equations:
+        lines.append("        a copy, since results are arrays of their own")
+    for inner in step.programs:
+        inside = [*map(_equation_line, inner.equations), *_program(inner)] or ["nothing: it returns what it is given"]
+        first = 1 if not inside[0] else 0
+        lines += [f"    {inner.name}:", *[f"        {line}".rstrip() for line in inside[first:]]]
+    return lines
 
 
 def _equation_line(x: Equation) -> str:
-    text = " ".join(x.text.split()) + (" (again)" if x.again else "")
-    if len(text) > _LONGEST:  # an equation that owns programs
-        text = f"{text[:_LONGEST]} ..."
+    text = " ".join(x.text.split())
+    if "lambda" in text:  # it owns programs, which are shown under it
+        text = f"{text[: text.index('[', text.index(' = '))]}[...]"
+    text += " (again)" if x.again else ""
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
     where = _where(x)
     return f"        {text}" if not where else f"        {text:<{_SOURCE_COLUMN}}  {where}"
 
@@ -129,10 +150,20 @@ def _equation_line(x: Equation) -> str:
 def as_html(e: Explanation) -> str:
     """A table of the steps, and under it the report."""
     head = "".join([f"<th>{x}</th>" for x in ("step", "kind", "loops", "moves", "ops", "estimated", "measured")])
+    rows = _rows(e.steps, "")
+    summary = "<br>".join([html.escape(x) for x in _summary(e)])
+    return (
+        f"<p>{summary}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f"<details><summary>all of it</summary><pre>{html.escape(as_text(e))}</pre></details>"
+    )
+
+
+def _rows(steps: Sequence[ExplainedStep], prefix: str) -> list[str]:
+    """Rows of the table; those of programs inside a step are numbered ``3 body 0``."""
     rows = []
-    for s in e.steps:
+    for s in steps:
         cells = (
-            str(s.number),
+            f"{prefix}{s.number}",
             s.name if s.kind == "kernel" else f"{s.kind} {s.name}",
             " x ".join([f"{role} {extent}" for role, extent in s.loops]),
             quantity(s.bytes_moved, "B"),
@@ -141,8 +172,6 @@ def as_html(e: Explanation) -> str:
             duration(s.measured_seconds),
         )
         rows.append("<tr>" + "".join([f"<td>{html.escape(c)}</td>" for c in cells]) + "</tr>")
-    summary = "<br>".join([html.escape(x) for x in _summary(e)])
-    return (
-        f"<p>{summary}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        f"<details><summary>all of it</summary><pre>{html.escape(as_text(e))}</pre></details>"
-    )
+        for inner in s.programs:
+            rows += _rows(inner.steps, f"{prefix}{s.number} {inner.name} ")
+    return rows

@@ -130,7 +130,59 @@ def test_a_loop_writes_its_results() -> None:
     report = fg.explain(lambda x: fg.lax.scan(lambda c, y: (np.sort(c) + y, np.sum(c)), x[0], x), np.ones((3, 40)))
     (step,) = report.steps
     assert len(step.writes) == 2  # and not its working memory
-    assert "(2 distinct, with those inside loops)" in str(report)
+    assert "2 kernels (2 distinct)" in str(report)
+
+
+def test_loops_show_the_programs_in_them() -> None:
+    def body(c, y):
+        return np.tanh(np.sort(c) + y), np.sum(c)
+
+    report = fg.explain(lambda x: np.exp(fg.lax.scan(body, x[0], x)[0]), np.ones((30, 400)))
+    loop, last = report.steps
+    (program,) = loop.programs
+    assert (loop.kind, loop.loops, program.name) == ("loop", (("iterations", 30),), "body")
+    assert [s.kind for s in program.steps].count("library") == 1  # the sort
+    inner = [s for s in program.steps if s.kind == "kernel"]
+    (tanh,) = (e for s in inner for e in s.equations if "= tanh" in e.text)
+    assert (tanh.filename, tanh.line) == (__file__, line_of(body, "np.tanh"))
+    assert any("sort" in b.reason for b in program.boundaries)
+    assert set(report.kernels) == {*inner, last} and len({s.name for s in report.kernels}) == len(report.kernels)
+    assert loop.operations == 30 * sum(s.operations for s in program.steps)
+    assert loop.estimated_seconds is None  # there is none for the sort
+    text = str(report)
+    assert "    body:\n        step 0: " in text and "{ lambda" not in text
+    assert report._repr_html_().count("<tr>") == 1 + len(list(report.all_steps()))
+
+
+def test_a_loop_of_kernels_alone_is_estimated() -> None:
+    report = fg.explain(lambda x: fg.lax.fori_loop(0, 20, lambda i, y: np.exp(-y), x), np.ones(20_000))
+    (loop,) = report.steps
+    (kernel,) = loop.programs[0].steps
+    assert loop.estimated_seconds == pytest.approx(20 * kernel.estimated_seconds)
+    assert 0.1 < loop.measured_seconds / loop.estimated_seconds < 30  # the same yardstick; the machine may be busy
+
+
+def test_while_loops_and_branches_show_the_programs_in_them() -> None:
+    def halve(x):
+        return fg.lax.while_loop(lambda y: np.max(y) > 1.0, lambda y: y / 2, x)
+
+    report = fg.explain(halve, np.linspace(0.0, 99.0, 5000))
+    assert [p.name for p in report.steps[0].programs] == ["condition", "body"]
+    assert report.steps[0].estimated_seconds is None
+    report = fg.explain(
+        lambda k, x: fg.lax.switch(k, [np.exp, lambda x: np.nextafter(x, 9.0), lambda x: x], x), 1, np.ones(5000)
+    )
+    (branch,) = (s for s in report.steps if s.kind == "loop")
+    assert [p.name for p in branch.programs] == ["branch 0", "branch 1", "branch 2"]
+    assert [s.name for s in report.host_steps] == ["nextafter"] and "but for its host steps" in branch.reason
+
+
+def test_a_loop_in_registers_shows_its_equations_and_its_text() -> None:
+    report = fg.explain(lambda x: fg.lax.fori_loop(0, 50, lambda i, y: np.sin(y) * 0.5, x), 1.0)
+    (loop,) = report.steps
+    (program,) = loop.programs
+    assert program.steps == () and [e.text.split("= ")[1].split(" ")[0] for e in program.equations] == ["sin", "mul"]
+    assert "def " in loop.source and "in registers" in str(report)
 
 
 def test_in_place_and_donated() -> None:

@@ -13,7 +13,7 @@ microseconds per equation. ``lowered`` does what precedes machine code, ``rows``
 """
 
 from .executable import Executable, compile_jaxpr
-from .lowered import Lowered, build, lower_jaxpr
+from .lowered import Lowered, Stages, build, lower_jaxpr
 from .rows import threads_of
 
-__all__ = ["Executable", "Lowered", "build", "compile_jaxpr", "lower_jaxpr", "threads_of"]
+__all__ = ["Executable", "Lowered", "Stages", "build", "compile_jaxpr", "lower_jaxpr", "threads_of"]
