@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -117,7 +118,7 @@ class Tracer:
         return f"{type(self).__name__}<{self.aval}>"
 
 
-register_aval(Tracer, lambda x: x.aval)
+register_aval(Tracer, attrgetter("aval"))
 
 
 class EvalTrace(Trace):

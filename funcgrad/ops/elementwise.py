@@ -7,6 +7,7 @@ masked stays zero instead of becoming NaN. The product is bilinear with itself a
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from ..core.avals import ShapedArray, aval_of
 from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, ZeroDerivative
 from ..core.trace import Tracer
-from .families import binary, broadcast_shapes, elementwise, predicate, unary
+from .families import binary, broadcast_shapes, elementwise, of_numbers, predicate, unary
 from .structural import broadcast_to, shape_of, unbroadcast
 
 _STEP = ZeroDerivative("it is constant between its steps")
@@ -25,9 +26,11 @@ _INTEGER = ZeroDerivative("it acts on integers and booleans")
 
 neg_p = unary("neg", np.negative, jvp=lambda t, y, x: -t, transpose=lambda ct, x: (-ct,), kinds="iufc")
 
+_FLOATS = frozenset((float, np.float64))
+
 add_p = binary(
     "add",
-    np.add,
+    of_numbers(np.add, operator.add, _FLOATS),
     jvp=(lambda t, z, x, y: t, lambda t, z, x, y: t),
     transpose=(lambda ct, x, y: ct, lambda ct, x, y: ct),
     kinds="biufc",
@@ -35,7 +38,7 @@ add_p = binary(
 
 sub_p = binary(
     "sub",
-    np.subtract,
+    of_numbers(np.subtract, operator.sub, _FLOATS),
     jvp=(lambda t, z, x, y: t, lambda t, z, x, y: -t),
     transpose=(lambda ct, x, y: ct, lambda ct, x, y: -ct),
     kinds="iufc",
@@ -43,7 +46,7 @@ sub_p = binary(
 
 mul_p = binary(
     "mul",
-    np.multiply,
+    of_numbers(np.multiply, operator.mul, _FLOATS),
     jvp=(lambda t, z, x, y: t * y, lambda t, z, x, y: t * x),
     transpose=(lambda ct, x, y: ct * y, lambda ct, x, y: x * ct),
     bilinear=True,
@@ -52,6 +55,8 @@ mul_p = binary(
 
 
 def _mul_no_nan_impl(x: Any, y: Any) -> Any:
+    if type(x) is np.float64 and type(y) is np.float64:
+        return np.float64(float.__mul__(x, y) if x and y else 0.0)  # warns of nothing
     with np.errstate(invalid="ignore", over="ignore"):
         product = np.multiply(x, y)
     return np.where((np.asarray(x) == 0) | (np.asarray(y) == 0), product.dtype.type(0), product)
@@ -69,7 +74,7 @@ mul_no_nan = mul_no_nan_p.bind
 
 div_p = binary(
     "div",
-    np.true_divide,
+    of_numbers(np.true_divide, operator.truediv, frozenset((np.float64,))),  # a float / 0.0 raises
     jvp=(
         lambda t, z, x, y: mul_no_nan(t, 1.0 / y),
         lambda t, z, x, y: mul_no_nan(-t, z / y),

@@ -64,13 +64,6 @@ def _shape_rule(name: str, kinds: str, result: Callable[[np.dtype[Any]], np.dtyp
     return shape
 
 
-def _total(parts: list[Any], out: Any, aligned: bool) -> Any:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total if aligned else broadcast_to(total, shape_of(out))
-
-
 def _unary_jvp(rule: Rule) -> Rule:
     def jvp(primals: Sequence[Any], tangents: Sequence[Any], out: Any, **params: Any) -> Any:
         return rule(tangents[0], out, primals[0], **params)
@@ -78,17 +71,15 @@ def _unary_jvp(rule: Rule) -> Rule:
     return jvp
 
 
-def _operands_jvp(rules: Sequence[Rule | None]) -> Rule:
+def _binary_jvp(left: Rule | None, right: Rule | None) -> Rule:
     def jvp(primals: Sequence[Any], tangents: Sequence[Any], out: Any, **params: Any) -> Any:
-        parts = [
-            rule(t, out, *primals, **params)
-            for rule, t in zip(rules, tangents, strict=True)
-            if t is not ZERO and rule is not None
-        ]
-        if not parts:
-            return ZERO
-        shape = shape_of(primals[0])
-        return _total(parts, out, all([shape_of(p) == shape for p in primals[1:]]))
+        x, y = primals
+        s, t = tangents
+        total = ZERO if s is ZERO or left is None else left(s, out, x, y, **params)
+        if t is not ZERO and right is not None:
+            part = right(t, out, x, y, **params)
+            total = part if total is ZERO else total + part
+        return total if total is ZERO or shape_of(x) == shape_of(y) else broadcast_to(total, shape_of(out))
 
     return jvp
 
@@ -223,7 +214,7 @@ def binary(
         name,
         impl,
         shape=_shape_rule(name, kinds, result),
-        jvp=_operands_jvp(jvp) if isinstance(jvp, Sequence) else jvp,
+        jvp=_binary_jvp(*jvp) if isinstance(jvp, Sequence) else jvp,
         transpose=NotLinear() if transpose is None else operand_transposes(name, transpose, bilinear),
         samples=binary_samples(domains, kinds),
     )
@@ -242,6 +233,15 @@ def operand_transposes(name: str, rules: Sequence[Rule | None], bilinear: bool) 
         )
 
     return transpose
+
+
+def of_numbers(ufunc: np.ufunc, operator: Rule, numbers: frozenset[type]) -> Rule:
+    """``ufunc``, but for two ``numbers`` the operator of Python, which takes a tenth of the time."""
+
+    def impl(x: Any, y: Any) -> Any:
+        return operator(x, y) if type(x) in numbers and type(y) in numbers else ufunc(x, y)
+
+    return impl
 
 
 def predicate(name: str, impl: Rule, *, arity: int, kinds: str) -> Primitive:

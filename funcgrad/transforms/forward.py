@@ -40,18 +40,22 @@ def refuse(primitive: Primitive, rule: NotDifferentiable) -> NonDifferentiableEr
 class DualTracer(Tracer):
     """A value and its derivative: a primal with a tangent."""
 
-    __slots__ = ("primal", "tangent")
-    contents = ("primal", "tangent")
+    __slots__ = ("_aval", "primal", "tangent")
+    contents = ("_aval", "primal", "tangent")
 
-    def __init__(self, trace: Trace, primal: Any, tangent: Any) -> None:
+    def __init__(self, trace: Trace, primal: Any, tangent: Any, aval: ShapedArray | None = None) -> None:
         self._trace = trace
         self._views = None
+        self._aval = aval  # of the primal, once somebody has asked
         self.primal = primal
         self.tangent = tangent
 
     @property
     def aval(self) -> ShapedArray:
-        return aval_of(self.primal)
+        aval = self._aval
+        if aval is None:
+            aval = self._aval = aval_of(self.primal)
+        return aval
 
     def strengthened(self) -> Tracer | None:
         primal = strong_value(self.primal)  # tangents are strongly typed anyway

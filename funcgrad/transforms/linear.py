@@ -73,13 +73,13 @@ class TangentTracer(Tracer):
 
     # Rules give tangents operands of their own dtype, so that arithmetic needs no promotion.
     def __mul__(self, other: Any) -> Any:
-        return mul_p.bind(self, self._typed(other))
+        return STATE.trace.process(mul_p, (self, self._typed(other)), {})
 
     def __rmul__(self, other: Any) -> Any:
-        return mul_p.bind(self._typed(other), self)
+        return STATE.trace.process(mul_p, (self._typed(other), self), {})
 
     def __add__(self, other: Any) -> Any:
-        return add_p.bind(self, other)
+        return STATE.trace.process(add_p, (self, other), {})
 
     __radd__ = __add__
 
@@ -186,9 +186,10 @@ class LinearizeTrace(Trace):
     def pair(self, primal: Any, tangent: Any) -> Any:
         """A tangent that never touched the tape is zero: rules are linear, and constants stay out of them."""
         if type(tangent) is TangentTracer and tangent._trace is self.tangent_trace:
+            aval = aval_of(primal)
             if tangent._aval is None:
-                tangent._aval = aval_of(primal).strong()  # the tangent has the type of its primal
-            return LinearizeTracer(self, primal, tangent)
+                tangent._aval = aval.strong()  # the tangent has the type of its primal
+            return LinearizeTracer(self, primal, tangent, aval)
         return primal
 
 
