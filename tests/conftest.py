@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,6 +36,12 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A random generator seeded by the test's name: the same numbers in any order and on any worker."""
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+@pytest.fixture(scope="session")
+def jax() -> Any:
+    """JAX, as an oracle; in double precision by the environment set above."""
+    return pytest.importorskip("jax", reason="JAX is an oracle, installed with the bench extra only")
 
 
 @pytest.fixture(scope="session")

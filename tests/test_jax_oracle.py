@@ -11,14 +11,6 @@ jax = pytest.importorskip("jax", reason="JAX is an oracle, installed with the be
 jnp = pytest.importorskip("jax.numpy", reason="JAX is an oracle, installed with the bench extra only")
 
 
-@pytest.fixture(autouse=True)
-def _double_precision():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 REAL = {
     "softmax entropy": lambda np: (
         lambda x: -np.sum(np.exp(x) / np.sum(np.exp(x)) * np.log(np.exp(x) / np.sum(np.exp(x))))

@@ -38,18 +38,17 @@ def _text(body: str, kind: str, lanes: int) -> str:
     return body.replace("LANES", str(lanes)).replace("@", kind).lstrip("\n")
 
 
-# Table: slots and byte offsets of the operands, then the words in the order in which the text reads them.
+def _kernel(operands: int, words: str, body: str) -> str:
+    """``body`` under its head. The table is: the operands' slots, their byte offsets, ``words``."""
+    lines = [f"    p{k} = base(slots, ints, {k}, {operands + k})" for k in range(operands)]
+    lines += [f"    {word} = integer(ints, {2 * operands + k})" for k, word in enumerate(words.split())]
+    return "\n".join(["def kernel(slots, ints, lo, hi):", *lines, body.strip("\n"), ""])
 
-_CHOLESKY = """
-def kernel(slots, ints, lo, hi):
-    p0 = base(slots, ints, 0, 2)
-    p1 = base(slots, ints, 1, 3)
-    batch = integer(ints, 4)
-    n = integer(ints, 5)
-    step0 = integer(ints, 6)
-    down0 = integer(ints, 7)
-    right0 = integer(ints, 8)
-    step1 = integer(ints, 9)
+
+_CHOLESKY = _kernel(
+    2,
+    "batch n step0 down0 right0 step1",
+    """
     m = stack(SQUARE)
     t = stack(LINE)
     r = stack(ONE)
@@ -89,7 +88,8 @@ def kernel(slots, ints, lo, hi):
                     store_@(at, i * n + j, 1, load_@(m, (i * n + j) * LANES + l, 2) + w)
                 for j in range(i + 1, n):
                     store_@(at, i * n + j, 1, w)
-"""
+""",
+)
 
 
 def _cholesky(operands: Any, results: Any, batch: int, params: Any) -> list[int]:
@@ -109,25 +109,10 @@ _FORWARD = """
                         store_@(t, i * LANES + l, 4, load_@(t, i * LANES + l, 4) - v)
 """
 
-_TRIANGULAR = (
+_TRIANGULAR = _kernel(
+    3,
+    "batch n columns step0 down0 right0 step1 down1 right1 step2 down2 right2 unit",
     """
-def kernel(slots, ints, lo, hi):
-    p0 = base(slots, ints, 0, 3)
-    p1 = base(slots, ints, 1, 4)
-    p2 = base(slots, ints, 2, 5)
-    batch = integer(ints, 6)
-    n = integer(ints, 7)
-    columns = integer(ints, 8)
-    step0 = integer(ints, 9)
-    down0 = integer(ints, 10)
-    right0 = integer(ints, 11)
-    step1 = integer(ints, 12)
-    down1 = integer(ints, 13)
-    right1 = integer(ints, 14)
-    step2 = integer(ints, 15)
-    down2 = integer(ints, 16)
-    right2 = integer(ints, 17)
-    unit = integer(ints, 18)
     f = stack(SQUARE)
     t = stack(LINE)
     y = stack(LINE)
@@ -156,7 +141,7 @@ def kernel(slots, ints, lo, hi):
                 at = p2 + (first + l) * step2 + c * right2
                 for i in range(n):
                     store_@(at + i * down2, 0, 2, load_@(y, i * LANES + l, 5))
-"""
+""",
 )
 
 
@@ -184,20 +169,10 @@ def _backwards(x: Any, columns: bool) -> Any:
 
 
 # Each lane has a pivot of its own: every row takes part in every exchange, and selects.
-_LU = """
-def kernel(slots, ints, lo, hi):
-    p0 = base(slots, ints, 0, 4)
-    p1 = base(slots, ints, 1, 5)
-    p2 = base(slots, ints, 2, 6)
-    p3 = base(slots, ints, 3, 7)
-    batch = integer(ints, 8)
-    n = integer(ints, 9)
-    step0 = integer(ints, 10)
-    down0 = integer(ints, 11)
-    right0 = integer(ints, 12)
-    step1 = integer(ints, 13)
-    step2 = integer(ints, 14)
-    step3 = integer(ints, 15)
+_LU = _kernel(
+    4,
+    "batch n step0 down0 right0 step1 step2 step3",
+    """
     m = stack(SQUARE)
     order = stack(LINE)
     pivot = stack(LINE)
@@ -270,7 +245,8 @@ def kernel(slots, ints, lo, hi):
             for i in range(n):
                 store_i32(p2 + (first + l) * step2, i, 2, @_to_i32(load_@(pivot, i * LANES + l, 6)))
                 store_i32(p3 + (first + l) * step3, i, 3, @_to_i32(load_@(order, i * LANES + l, 5)))
-"""
+""",
+)
 
 
 def _lu(operands: Any, results: Any, batch: int, params: Any) -> list[int]:
@@ -282,25 +258,10 @@ def _lu(operands: Any, results: Any, batch: int, params: Any) -> list[int]:
 
 
 # f holds L below and U above, or their transposes; the second half reads it backwards.
-_SYSTEM = (
+_SYSTEM = _kernel(
+    4,
+    "batch n columns step0 down0 right0 step1 step2 down2 right2 step3 transposed",
     """
-def kernel(slots, ints, lo, hi):
-    p0 = base(slots, ints, 0, 4)
-    p1 = base(slots, ints, 1, 5)
-    p2 = base(slots, ints, 2, 6)
-    p3 = base(slots, ints, 3, 7)
-    batch = integer(ints, 8)
-    n = integer(ints, 9)
-    columns = integer(ints, 10)
-    step0 = integer(ints, 11)
-    down0 = integer(ints, 12)
-    right0 = integer(ints, 13)
-    step1 = integer(ints, 14)
-    step2 = integer(ints, 15)
-    down2 = integer(ints, 16)
-    right2 = integer(ints, 17)
-    step3 = integer(ints, 18)
-    transposed = integer(ints, 19)
     f = stack(SQUARE)
     t = stack(LINE)
     y = stack(LINE)
@@ -348,7 +309,7 @@ def kernel(slots, ints, lo, hi):
                     if transposed != 0:
                         row = i32_to_i64(load_i32(p1 + q * step1, i, 1))
                     store_@(p3 + q * step3, row * columns + c, 8, load_@(t, i * LANES + l, 4))
-"""
+""",
 )
 
 

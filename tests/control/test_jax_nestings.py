@@ -24,14 +24,6 @@ def case(f):
     return f
 
 
-@pytest.fixture(autouse=True)
-def _double_precision():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 @case
 def cond_everywhere(m, np, lax):
     f = lambda p, a: np.sum(lax.cond(p > 0, lambda a: np.sin(a) * p, lambda a: a * a, a))

@@ -50,15 +50,6 @@ def random_case(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def jax() -> Any:
-    jax = pytest.importorskip("jax", reason="JAX is an oracle, installed with the bench extra only")
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield jax
-    jax.config.update("jax_enable_x64", before)
-
-
 def close(found: Any, wanted: Any, tolerance: float = 1e-11) -> None:
     assert np.shape(found) == np.shape(wanted)
     np.testing.assert_allclose(found, np.asarray(wanted), rtol=tolerance, atol=tolerance)

@@ -13,15 +13,6 @@ from funcgrad import lax, nn
 FOLDS = {"add": 0.0, "mul": 1.0, "max": -np.inf, "min": np.inf}
 
 
-@pytest.fixture
-def jax() -> Any:
-    jax = pytest.importorskip("jax", reason="JAX is an oracle, installed with the bench extra only")
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield jax
-    jax.config.update("jax_enable_x64", before)
-
-
 def close(found: Any, wanted: Any, tolerance: float = 1e-12) -> None:
     assert np.shape(found) == np.shape(wanted)
     np.testing.assert_allclose(found, np.asarray(wanted), rtol=tolerance, atol=tolerance)

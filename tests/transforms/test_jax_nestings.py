@@ -26,14 +26,6 @@ def case(f):
     return f
 
 
-@pytest.fixture(autouse=True)
-def _double_precision():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 @case
 def vmap_vjp_closure(m, np, lax):
     def g(a, b):
