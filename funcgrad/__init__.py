@@ -13,9 +13,10 @@ Names are JAX's, arrays and dtypes NumPy's, kernels Numba's Python.
 
 from __future__ import annotations
 
-from . import flatten_util, lax, nn, numpy, scipy, tree, tree_util
+from . import custom_derivatives, flatten_util, lax, nn, numpy, scipy, tree, tree_util
 from ._version import __version__
 from .control.checkpoint import checkpoint
+from .control.custom_functions import closure_convert, custom_gradient, custom_jvp, custom_vjp
 from .core.avals import FLOAT0 as float0
 from .core.jaxpr import ClosedJaxpr, Jaxpr, check_jaxpr
 from .core.trace import Tracer
@@ -48,6 +49,11 @@ __all__ = [
     "check_jaxpr",
     "checkpoint",
     "clear_caches",
+    "closure_convert",
+    "custom_derivatives",
+    "custom_gradient",
+    "custom_jvp",
+    "custom_vjp",
     "eval_shape",
     "explain",
     "flatten_util",

@@ -1,1 +1,1 @@
-"""Primitives that own programs: calls, checkpoints, and in time custom rules and loops."""
+"""Primitives that own programs: calls, checkpoints, custom rules, branches and loops."""

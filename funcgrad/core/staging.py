@@ -16,7 +16,7 @@ from .avals import ShapedArray, aval_of
 from .jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from .primitive import Primitive
 from .snapshot import Snapshots
-from .trace import STATE, Source, Trace, Tracer, user_source
+from .trace import STATE, Source, Trace, Tracer, leaked, user_source
 
 __all__ = ["StageTrace", "StageTracer", "is_staging", "stage"]
 
@@ -59,12 +59,23 @@ class StageTrace(Trace):
             return x.variable
         if not isinstance(x, Tracer) and np.ndim(x) == 0:
             return Literal(x[()] if isinstance(x, np.ndarray) else x)
+        if isinstance(x, Tracer) and not self._is_outer(x._trace):
+            raise leaked(x, f"the program of {self.name or 'a function'}")
         x = self.snapshots(x)
         var = self.constvars.get(id(x))
         if var is None:
             var = self.constvars[id(x)] = Var(aval_of(x))
             self.consts.append(x)
         return var
+
+    def _is_outer(self, other: Trace) -> bool:
+        """Whether a trace is one that this one was opened under. Tracers of all others have leaked."""
+        trace = self.parent
+        while trace is not None:
+            if trace is other:
+                return True
+            trace = trace.parent
+        return False
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         invars = tuple([self.atom(x) for x in args])
