@@ -26,8 +26,8 @@ from .passes.pipeline import optimize
 from .passes.sparsity import dependence
 from .passes.sparsity_control import reach
 from .runtime.coloring import Coloring, color_matrix, color_symmetric
-from .transforms.derive import grad, jvp, value_and_grad, vjp
-from .transforms.flat import canonical_argnums, check_callable, check_chosen, chosen_name, function_name
+from .transforms.derive import grad, jvp, vjp
+from .transforms.flat import canonical_argnums, check_arguments, check_callable, check_chosen, chosen_name, function_name
 from .transforms.inspect import stage_call
 from .transforms.vmap import vmap
 
@@ -48,6 +48,8 @@ class _Plan:
     pattern: Any
     coloring: Coloring
     dtype: np.dtype[Any]
+    seeds: dict[bool, np.ndarray]
+    """Directions of all columns (True) and all rows (False), where these are few enough to be kept."""
 
 
 class _Compressed:
@@ -116,14 +118,10 @@ class _Compressed:
                 raise TypeError(
                     f"{self.transform} takes real floating-point inputs, but {name} has dtype {dtype.name}: {way}"
                 )
-        closed = self._program(args, kwargs)
-        self._check_results(closed.out_avals)
-        n_before = len(tree.leaves(args[:position]))
-        n_inputs = len(tree.leaves(args[position]))
-        chosen = closed.in_avals[n_before : n_before + n_inputs]
-        shape = sum([a.size for a in closed.out_avals]), sum([a.size for a in chosen])
+        closed, outs, chosen = self._program(args, kwargs, position)
+        shape = sum([a.size for a in outs]), sum([a.size for a in chosen])
         if self._sparsity is None:
-            pattern = self._finished(_jacobian_pattern(closed, n_before, chosen, shape, self))
+            pattern = self._finished(_jacobian_pattern(closed, chosen, shape, self.transform))
         elif self._sparsity.shape != shape:
             raise ValueError(
                 f"{self.transform}: sparsity has shape {self._sparsity.shape}, but {function_name(self._fun)} has "
@@ -131,12 +129,28 @@ class _Compressed:
             )
         else:
             pattern = self._sparsity
-        dtype = np.result_type(*[a.dtype for a in closed.out_avals]) if closed.out_avals else np.dtype(np.float64)
-        return _Plan(pattern, self._colored(pattern), dtype)
+        dtype = np.result_type(*[a.dtype for a in outs]) if outs else np.dtype(np.float64)
+        return _Plan(pattern, self._colored(pattern), dtype, {})
 
-    def _program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ClosedJaxpr:
-        """The program whose Jacobian is wanted."""
-        return optimize(stage_call(self._fun, args, kwargs, self.transform)[0])
+    def _program(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], position: int
+    ) -> tuple[ClosedJaxpr, list[ShapedArray], list[ShapedArray]]:
+        """The program of the derivative, from arguments and a direction (its last inputs) to the results' tangents;
+        and what it says of results and inputs. It is the derivative that is asked for its pattern, not the function:
+        a rule of its own may depend on more, or on less."""
+        outs: list[ShapedArray] = []
+
+        def derivative(args: Any, kwargs: Any, direction: Any) -> Any:
+            fun, x = self._selected(args, kwargs)
+            value, tangents = jvp(fun, (x,), (direction,))
+            outs[:] = [aval_of(v) for v in tree.leaves(value)]
+            self._check_results(outs)
+            return tangents
+
+        leaves = tree.leaves((args, kwargs))
+        check_arguments(self._fun, args, kwargs, leaves, self.transform, abstract=True)
+        closed, _ = stage_call(derivative, (args, kwargs, args[position]), {}, self.transform)
+        return optimize(closed), outs, closed.in_avals[len(leaves) :]
 
     def _check_results(self, avals: Sequence[ShapedArray]) -> None:
         for a in avals:
@@ -186,13 +200,18 @@ class _Compressed:
         coloring = plan.coloring
         parts: list[Any] = []
         value: Any = None
-        for product, colors, count, width in [
-            (self._push, coloring.columns, coloring.n_columns, len(coloring.rows)),
-            (self._pull, coloring.rows, coloring.n_rows, len(coloring.columns)),
+        for product, colors, count, width, forward in [
+            (self._push, coloring.columns, coloring.n_columns, len(coloring.rows), True),
+            (self._pull, coloring.rows, coloring.n_rows, len(coloring.columns), False),
         ]:
             step = max(1, min(count, _CHUNK // max(len(colors), width, 1)))
             for first in range(0, count, step):
-                value, made = product(args, kwargs, _seeds(colors, first, step, plan.dtype))
+                seeds = plan.seeds.get(forward)
+                if seeds is None:
+                    seeds = _seeds(colors, first, step, plan.dtype)
+                    if step == count:
+                        plan.seeds[forward] = seeds
+                value, made = product(args, kwargs, seeds)
                 parts.append(made[: count - first].ravel())
         if not parts:  # nothing depends on anything: a product with zero gives the value
             value, _ = self._push(args, kwargs, np.zeros((1, len(coloring.columns)), plan.dtype))
@@ -218,22 +237,18 @@ def _given_pattern(sparsity: Any, transform: str) -> Any:
     return csr_array((np.ones(pattern.nnz, np.bool_), pattern.indices, pattern.indptr), shape=pattern.shape)
 
 
-def _jacobian_pattern(
-    closed: ClosedJaxpr, n_before: int, chosen: Sequence[ShapedArray], shape: tuple[int, int], owner: _Compressed
-) -> Any:
+def _jacobian_pattern(closed: ClosedJaxpr, chosen: Sequence[ShapedArray], shape: tuple[int, int], name: str) -> Any:
     m, n = shape
     starts = np.cumsum([0, *[a.size for a in chosen]])
-    inputs: list[Rows | None] = [None] * len(closed.in_avals)
-    inputs[n_before : n_before + len(chosen)] = [
-        identity(a.shape, int(b), n) for a, b in zip(chosen, starts, strict=False)
-    ]
+    inputs: list[Rows | None] = [None] * (len(closed.in_avals) - len(chosen))
+    inputs += [identity(a.shape, int(b), n) for a, b in zip(chosen, starts, strict=False)]
     sets = dependence(reach, closed, inputs)
     rows = selected(sets, [a.size for a in closed.out_avals], np.arange(m))
     if rows is None:
-        return _given_pattern(np.zeros((m, n), np.bool_) if not m * n else _nothing(shape), owner.transform)
+        return _nothing(shape)
     if rows.entries() > LIMIT:
         raise ValueError(
-            f"{owner.transform}: up to {rows.entries():,} of the {m:,} x {n:,} entries may be other than zero, as far "
+            f"{name}: up to {rows.entries():,} of the {m:,} x {n:,} entries may be other than zero, as far "
             "as the program shows; that is no sparse matrix. If you know better, pass sparsity=, a matrix with an "
             "entry wherever there can be one; else use jacfwd or jacrev, or products by jvp and vjp."
         )
@@ -305,10 +320,6 @@ class SparseHessian(_Compressed):
         """``(gradient, Hessian)``: the gradient comes with the products."""
         return self._value_and_matrix(args, kwargs)
 
-    def _program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ClosedJaxpr:
-        """The gradient: operations in which it is linear have disappeared from what it depends on."""
-        return optimize(stage_call(grad(self._fun, self._argnums), args, kwargs, self.transform)[0])
-
     def _finished(self, pattern: Any) -> Any:
         """Entries that the program shows on one side of the diagonal only are zero: the matrix is symmetric."""
         both = pattern.multiply(pattern.T.tocsr()).tocsr()
@@ -319,6 +330,7 @@ class SparseHessian(_Compressed):
         return color_symmetric(pattern)
 
     def _selected(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Callable[[Any], Any], Any]:
+        """The gradient: operations in which it is linear have disappeared from what it depends on."""
         fun, x = super()._selected(args, kwargs)
         return grad(fun), x
 

@@ -1,7 +1,8 @@
-"""Which results a program's inputs can reach through its derivative: the sparsity of a Jacobian, read off the jaxpr.
+"""Which inputs each element of a program's results may depend on: of the program of ``jvp``, from tangents to tangents,
+the sparsity of a Jacobian.
 
-``dependence(closed, inputs)`` takes the ``Rows`` (sets of inputs, see ``dependence``) of each input to those of each
-result. One rule for each kind of lowering, none for single primitives: what moves elements is run on an array of
+``dependence(reach, closed, inputs)`` takes the ``Rows`` (sets of inputs, see ``dependence``) of each input to those of
+each result; None is no dependence. One rule for each kind of lowering, none for single primitives: what moves elements is run on an array of
 integers; elementwise operations unite their operands' sets; folds, products and convolutions those of the elements
 that they combine; routines on matrices all of a matrix; and what is not known, everything. An operation that is
 locally constant (``ZeroDerivative``: comparisons, ``sign``, ``floor``, integers) gives no dependence.
@@ -253,34 +254,36 @@ def _positions(numbers: Any) -> Any:
 
 
 def _gather(reach: Reach, eqn: Eqn, operands: list[Sets], values: list[Any]) -> list[Sets]:
-    rows, axes, shape = operands[0], eqn.params["axes"], _shape(eqn)
+    rows, axes = operands[0], eqn.params["axes"]
     assert rows is not None
-    if all([v is not UNKNOWN for v in values[1:]]):
-        found = gather_p.impl(_numbers(rows.shape), *values[1:], **eqn.params)
-        return [selected([rows], [prod(rows.shape)], _positions(found))]
-    rest = _folded(rows, axes)
-    return [_spread(rest, shape, range(len(shape) - len(rest.shape), len(shape)))]
+    unknown = [a for a, v in zip(axes, values[1:], strict=True) if v is UNKNOWN]
+    rows = _along(rows, unknown) if unknown else rows
+    indices = [np.zeros(a.aval.shape, np.intp) if v is UNKNOWN else v
+               for a, v in zip(eqn.invars[1:], values[1:], strict=True)]  # fmt: skip
+    found = gather_p.impl(_numbers(rows.shape), *indices, **eqn.params)
+    return [selected([rows], [prod(rows.shape)], _positions(found))]
 
 
 def _scatter(reach: Reach, eqn: Eqn, operands: list[Sets], values: list[Any]) -> list[Sets]:
     (x, updates, *_), axes, shape = operands, eqn.params["axes"], _shape(eqn)
-    n_indices = len(_operand_shape(eqn, 2)) if len(eqn.invars) > 2 else 0
-    if any([v is UNKNOWN for v in values[2:]]):
-        rest = None if updates is None else _folded(updates, range(n_indices))
-        spread = None if rest is None else _spread(rest, shape, other_axes(len(shape), axes))
-        return [union([x, spread], shape)]
-    size, combine = prod(shape), eqn.primitive.lower.combine  # type: ignore[union-attr]
-    update_shape = _operand_shape(eqn, 1)
-    if combine == "set":
+    combine, update_shape = eqn.primitive.lower.combine, _operand_shape(eqn, 1)  # type: ignore[union-attr]
+    unknown = [a for a, v in zip(axes, values[2:], strict=True) if v is UNKNOWN]
+    if combine == "set" and not unknown:
+        size = prod(shape)
         numbers = np.arange(size).reshape(shape), np.arange(size, size + prod(update_shape)).reshape(update_shape)
         found = eqn.primitive.impl(*numbers, *values[2:], **eqn.params)
         return [selected([x, updates], [size, prod(update_shape)], found)]
-    if updates is None:
+    if updates is None or not prod(shape):
         return [x]
+    # an update whose place is not known along an axis may arrive anywhere along it
+    reduced = tuple([1 if a in unknown else n for a, n in enumerate(shape)])
+    indices = [np.zeros(a.aval.shape, np.intp) if v is UNKNOWN else v
+               for a, v in zip(eqn.invars[2:], values[2:], strict=True)]  # fmt: skip
     mode = {"drop": "zero"}.get(eqn.params["mode"], eqn.params["mode"])
-    targets = _positions(gather_p.impl(_numbers(shape), *values[2:], axes=axes, mode=mode)).ravel()
+    targets = _positions(gather_p.impl(_numbers(reduced), *indices, axes=axes, mode=mode)).ravel()
     sources = np.flatnonzero(targets >= 0)
-    return [union([x, gather_sets(updates, targets[sources], sources, shape)], shape)]
+    arrived = gather_sets(updates, targets[sources], sources, reduced)
+    return [union([x, arrived], shape)]
 
 
 def _dynamic_slice(reach: Reach, eqn: Eqn, operands: list[Sets], values: list[Any]) -> list[Sets]:

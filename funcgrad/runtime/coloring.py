@@ -202,7 +202,7 @@ def color_symmetric(pattern: Any) -> Coloring:
     rest = graph[~hubs][:, ~hubs] if hubs.any() else graph
     degrees = np.diff(rest.indptr).astype(np.float64)
     if degrees @ (rest.astype(np.float64) @ degrees) <= _STAR_WORK:
-        colors, n_colors = _run("color_stars", [rest.indptr, rest.indices], rest.shape[0])
+        colors, n_colors = _color_stars(rest, degrees)
     else:
         inner = pattern[~hubs][:, ~hubs] if hubs.any() else pattern
         colors, n_colors = _color_columns(inner)
@@ -212,6 +212,21 @@ def color_symmetric(pattern: Any) -> Coloring:
     columns[hubs] = np.arange(n_colors, n_colors + n_hubs)
     n_colors += n_hubs
     return Coloring(columns, np.full(n, -1), n_colors, 0, _symmetric_index(pattern, columns, n_colors))
+
+
+def _color_stars(graph: Any, degrees: np.ndarray) -> tuple[np.ndarray, int]:
+    """In the given order, which suits meshes, and by falling degree: the neighbours of a vertex that is coloured late
+    all have to differ."""
+    n = graph.shape[0]
+    best = _run("color_stars", [graph.indptr, graph.indices], n)
+    order = np.argsort(-degrees, kind="stable")
+    if not np.array_equal(order, np.arange(n)):
+        ordered = graph[order][:, order]
+        colors, count = _run("color_stars", [ordered.indptr, ordered.indices], n)
+        if count < best[1]:
+            best = np.empty(n, np.int64), count
+            best[0][order] = colors
+    return best
 
 
 def _symmetric_index(pattern: Any, columns: np.ndarray, n_colors: int) -> np.ndarray:
