@@ -27,7 +27,14 @@ from .passes.sparsity import dependence
 from .passes.sparsity_control import reach
 from .runtime.coloring import Coloring, color_matrix, color_symmetric
 from .transforms.derive import grad, jvp, vjp
-from .transforms.flat import canonical_argnums, check_arguments, check_callable, check_chosen, chosen_name, function_name
+from .transforms.flat import (
+    canonical_argnums,
+    check_arguments,
+    check_callable,
+    check_chosen,
+    chosen_name,
+    function_name,
+)
 from .transforms.inspect import stage_call
 from .transforms.vmap import vmap
 
@@ -57,7 +64,7 @@ class _Compressed:
 
     transform = ""
 
-    def __init__(self, fun: Callable[..., Any], argnums: int, sparsity: Any) -> None:
+    def __init__(self, fun: Callable[..., Any], argnums: Any, sparsity: Any) -> None:
         check_callable(fun, self.transform)
         if isinstance(argnums, (tuple, list)):
             raise TypeError(
@@ -96,11 +103,9 @@ class _Compressed:
                 "jit, vmap, grad or another transformation; it compiles what it computes itself. Inside of one, use "
                 "jvp and vjp for products with the matrix."
             )
-        try:
-            key = in_tree, tuple([aval_of(x) for x in leaves])
-            plan = self._plans.get(key)
-        except TypeError:  # no array: checked below, with its name
-            key = plan = None
+        check_arguments(self._fun, args, kwargs, leaves, self.transform, abstract=True)
+        key = in_tree, tuple([aval_of(x) for x in leaves])
+        plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = self._new_plan(args, kwargs)
             while len(self._plans) > _PLANS:
@@ -147,10 +152,8 @@ class _Compressed:
             self._check_results(outs)
             return tangents
 
-        leaves = tree.leaves((args, kwargs))
-        check_arguments(self._fun, args, kwargs, leaves, self.transform, abstract=True)
         closed, _ = stage_call(derivative, (args, kwargs, args[position]), {}, self.transform)
-        return optimize(closed), outs, closed.in_avals[len(leaves) :]
+        return optimize(closed), outs, closed.in_avals[len(tree.leaves((args, kwargs))) :]
 
     def _check_results(self, avals: Sequence[ShapedArray]) -> None:
         for a in avals:
@@ -304,7 +307,7 @@ class SparseHessian(_Compressed):
 
     transform = "sparse_hessian"
 
-    def __init__(self, fun: Callable[..., Any], argnums: int, sparsity: Any) -> None:
+    def __init__(self, fun: Callable[..., Any], argnums: Any, sparsity: Any) -> None:
         super().__init__(fun, argnums, sparsity)
         if self._sparsity is not None:
             if self._sparsity.shape[0] != self._sparsity.shape[1]:

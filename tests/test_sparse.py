@@ -201,6 +201,7 @@ def test_scipy_optimize() -> None:
     assert solved.success
 
 
+SINES = fg.sparse_jacobian(np.sin)
 ERRORS = {
     "no function": (lambda: fg.sparse_jacobian(3), TypeError, "expects a function"),
     "several argnums": (lambda: fg.sparse_jacobian(np.sin, argnums=(0, 1)), TypeError, "a tuple of them"),
@@ -213,8 +214,8 @@ ERRORS = {
     "no array given": (lambda: fg.sparse_jacobian(lambda x: x)("a"), TypeError, "sparse_jacobian.*'x'"),
     "no arguments": (lambda: fg.sparse_jacobian(lambda: 1.0)(), ValueError, "argument 0"),
     "no scalar": (lambda: fg.sparse_hessian(lambda x: x)(np.ones(3)), TypeError, "scalar"),
-    "inside of jit": (lambda: fg.jit(lambda x: fg.sparse_jacobian(np.sin)(x).data)(np.ones(3)), TypeError, "jvp and vjp"),
-    "inside of vmap": (lambda: fg.vmap(lambda x: fg.sparse_jacobian(np.sin)(x).data)(np.ones((2, 3))), TypeError, "vmap"),
+    "inside of jit": (lambda: fg.jit(lambda x: SINES(x).data)(np.ones(3)), TypeError, "jvp and vjp"),
+    "inside of vmap": (lambda: fg.vmap(lambda x: SINES(x).data)(np.ones((2, 3))), TypeError, "vmap"),
     "a shape that does not fit": (
         lambda: fg.sparse_jacobian(np.sin, sparsity=np.eye(3))(np.ones(4)), ValueError, r"\(3, 3\).*\(4, 4\)"),
     "not two axes": (lambda: fg.sparse_jacobian(np.sin, sparsity=np.ones(3)), ValueError, "two axes"),

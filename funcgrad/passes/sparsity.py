@@ -2,10 +2,11 @@
 the sparsity of a Jacobian.
 
 ``dependence(reach, closed, inputs)`` takes the ``Rows`` (sets of inputs, see ``dependence``) of each input to those of
-each result; None is no dependence. One rule for each kind of lowering, none for single primitives: what moves elements is run on an array of
-integers; elementwise operations unite their operands' sets; folds, products and convolutions those of the elements
-that they combine; routines on matrices all of a matrix; and what is not known, everything. An operation that is
-locally constant (``ZeroDerivative``: comparisons, ``sign``, ``floor``, integers) gives no dependence.
+each result; None is no dependence. There is one rule for each kind of lowering and none for single primitives: what
+moves elements is run on an array of integers; elementwise operations unite their operands' sets; folds, products and
+convolutions those of the elements that they combine; routines on matrices all of a matrix; and what is not known,
+everything. An operation that is locally constant (``ZeroDerivative``: comparisons, ``sign``, ``floor``, integers)
+gives no dependence.
 
 The answer holds for every value of the inputs. Values that do not depend on them (captured arrays and what is
 computed from these) are known: they say where a gather reads, and a product with a known zero is no dependence.
@@ -14,6 +15,7 @@ computed from these) are known: they say where a gather reads, and a product wit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -127,7 +129,9 @@ def _assemble(reach: Reach, eqn: Eqn, operands: list[Sets], values: list[Any]) -
     """Pieces of operands: run on numbers that count through all of them."""
     sizes = [prod(a.aval.shape) for a in eqn.invars]
     starts = np.cumsum([0, *sizes])
-    numbers = [np.arange(b, b + n).reshape(a.aval.shape)[()] for a, b, n in zip(eqn.invars, starts, sizes, strict=False)]
+    numbers = [
+        np.arange(b, b + n).reshape(a.aval.shape)[()] for a, b, n in zip(eqn.invars, starts, sizes, strict=False)
+    ]
     return [selected(operands, sizes, eqn.primitive.impl(*numbers, **eqn.params))]
 
 
@@ -186,7 +190,7 @@ def _contract(reach: Reach, eqn: Eqn, operands: list[Sets], values: list[Any]) -
         rows, other = operands[k], values[1 - k]
         if rows is None:
             continue
-        ordered = rows.moved(lambda w, k=k: np.transpose(w, (*batch[k], *free[k], *contracted[k])))
+        ordered = rows.moved(partial(np.transpose, axes=(*batch[k], *free[k], *contracted[k])))
         if other is not UNKNOWN and not np.all(other):
             weights = np.transpose(other, (*batch[1 - k], *free[1 - k], *contracted[1 - k]))
             part = _sparse_product(ordered, weights, n_batch, len(contracted[0]), k == 0)
@@ -235,9 +239,7 @@ def _convolve(reach: Reach, eqn: Eqn, operands: list[Sets], values: list[Any]) -
         sources = np.concatenate(seen)
         targets = np.tile(np.arange(len(seen[0])), len(seen))
         inside = sources >= 0
-        parts.append(
-            _spread(gather_sets(pixels, targets[inside], sources[inside], shape[:-1]), shape, range(rank + 2))
-        )
+        parts.append(_spread(gather_sets(pixels, targets[inside], sources[inside], shape[:-1]), shape, range(rank + 2)))
     return [union(parts, shape)]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,7 @@ def _step(walk: Reach, body: ClosedJaxpr, values: Sequence[Any]) -> _Step:
     outs = np.cumsum([0, *[a.size for a in body.out_avals]])
     n = int(ins[-1])
     own = [
-        identity(a.shape, int(b), n) if a.dtype.kind in "fc" else None
-        for a, b in zip(body.in_avals, ins, strict=False)
+        identity(a.shape, int(b), n) if a.dtype.kind in "fc" else None for a, b in zip(body.in_avals, ins, strict=False)
     ]
     results, _ = walk.run(body.jaxpr, body.consts, own, values)
     rows = _joined(results, body.out_avals, n)
@@ -141,7 +141,7 @@ def _scan(walk: Reach, eqn: Eqn, operands: list[Sets], values: list[Any]) -> lis
     kept = step.block(to_ys, carry)
     if kept.nnz:
         seen = [_times(kept, c) for c in before]
-        made = _united(made, seen[0]) if len(seen) == 1 else _stacked([_united(made.moved(lambda w, k=k: w[k]), s)
+        made = _united(made, seen[0]) if len(seen) == 1 else _stacked([_united(made.moved(itemgetter(k)), s)
                                                                        for k, s in enumerate(seen)])  # fmt: skip
     return [*_cut(last, out_avals[to_carry]), *_cut(made, out_avals[to_ys], (length,))]
 
@@ -154,7 +154,7 @@ def _carries(first: Rows, brought: Rows, again: Any, length: int, reverse: bool)
         before, carry = [], first
         for k in reversed(range(length)) if reverse else range(length):
             before.append(carry)
-            carry = _united(_times(again, carry), brought.moved(lambda w, k=k: w[k]))
+            carry = _united(_times(again, carry), brought.moved(itemgetter(k)))
             if carry.entries() > LIMIT // STEPS:
                 break
         else:
@@ -185,7 +185,7 @@ def _unrolled(walk: Reach, eqn: Eqn, operands: list[Sets], values: list[Any]) ->
     carry, known = operands[n_consts:end], values[n_consts:end]
     ys: list[list[Sets]] = [[None] * length for _ in body.out_avals[n_carry:]]
     for k in reversed(range(length)) if params["reverse"] else range(length):
-        slices = [None if s is None else s.moved(lambda w, k=k: w[k]) for s in operands[end:]]
+        slices = [None if s is None else s.moved(itemgetter(k)) for s in operands[end:]]
         given = [v if v is UNKNOWN else np.asarray(v)[k] for v in values[end:]]
         ins, vals = [*operands[:n_consts], *carry, *slices], [*values[:n_consts], *known, *given]
         outs, made = walk.run(body.jaxpr, body.consts, ins, vals)

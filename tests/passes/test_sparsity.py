@@ -37,7 +37,9 @@ def pattern(fun: Any, *args: Any) -> np.ndarray:
     floats = [k for k, x in enumerate(args) if aval_of(x).dtype.kind in "fc"]
 
     def derivative(xs: Any, directions: Any) -> Any:
-        return fg.jvp(lambda *active: _float_results(fun, xs, floats, active), tuple(xs[k] for k in floats), directions)[1]
+        return fg.jvp(
+            lambda *active: _float_results(fun, xs, floats, active), tuple(xs[k] for k in floats), directions
+        )[1]
 
     directions = tuple(args[k] for k in floats)
     closed = optimize(fg.make_jaxpr(derivative)(args, directions))
@@ -72,7 +74,9 @@ def nonzeros(fun: Any, *args: Any) -> np.ndarray:
             direction[floats.index(k)] = v.reshape(np.shape(args[k]))[()]
 
             _, tangents = fg.jvp(
-                lambda *active: _float_results(fun, args, floats, active), tuple(args[j] for j in floats), tuple(direction)
+                lambda *active: _float_results(fun, args, floats, active),
+                tuple(args[j] for j in floats),
+                tuple(direction),
             )
             columns.append(np.concatenate([np.ravel(t) for t in tangents]) if tangents else np.zeros(0))
     return np.stack(columns, axis=1) != 0 if columns else np.zeros((0, 0), bool)
@@ -286,6 +290,8 @@ def test_sets_by_hand() -> None:
 
 def test_everything_is_one_row() -> None:
     """A million elements that depend on a million inputs take no memory, however they are combined."""
-    closed = optimize(fg.make_jaxpr(lambda x: np.sin(x / np.linalg.norm(x)).reshape(1000, 1000).T + x[0])(np.ones(10**6)))
+    closed = optimize(
+        fg.make_jaxpr(lambda x: np.sin(x / np.linalg.norm(x)).reshape(1000, 1000).T + x[0])(np.ones(10**6))
+    )
     (rows,) = dependence(reach, closed, [identity((10**6,), 0, 10**6)])
     assert rows is not None and rows.is_full() and rows.table.shape[0] == 1

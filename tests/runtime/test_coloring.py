@@ -26,7 +26,9 @@ def read_back(matrix: Any, c: Coloring) -> np.ndarray:
 def with_values(rng: np.random.Generator, pattern: Any) -> tuple[Any, Any]:
     pattern = sparse.csr_array(pattern).astype(bool)
     pattern.sort_indices()
-    return pattern, sparse.csr_array((rng.normal(size=pattern.nnz), pattern.indices, pattern.indptr), shape=pattern.shape)
+    return pattern, sparse.csr_array(
+        (rng.normal(size=pattern.nnz), pattern.indices, pattern.indptr), shape=pattern.shape
+    )
 
 
 def banded(n: int, width: int) -> Any:
