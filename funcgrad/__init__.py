@@ -26,6 +26,7 @@ from .jit import clear_caches, jit
 from .numpy import at
 from .runtime import cache
 from .runtime.threads import get_num_threads, set_num_threads
+from .sparse import sparse_hessian, sparse_jacobian
 from .transforms.derive import grad, jvp, linear_transpose, linearize, value_and_grad, vjp
 from .transforms.inspect import ShapeDtypeStruct, eval_shape, make_jaxpr
 from .transforms.jacobian import hessian, jacfwd, jacrev
@@ -74,6 +75,8 @@ __all__ = [
     "remat",
     "scipy",
     "set_num_threads",
+    "sparse_hessian",
+    "sparse_jacobian",
     "tree",
     "tree_util",
     "value_and_grad",

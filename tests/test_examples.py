@@ -46,6 +46,7 @@ ROWS = {
     "02_xor.py": ((), ("0 xor 1 = 1", "1 xor 1 = 0", "XOR is solved.")),
     "03_optimize.py": ((), ("Every method found the minimum.",)),
     "04_deep_graph.py": (("--largest", "10000"), ("chain", "binary tree", "the gradient is n + 1: yes")),
+    "05_sparse.py": (("--points", "40"), ("7 products", "hottest point: 0.556164", "Newton's method converged.")),
 }
 
 

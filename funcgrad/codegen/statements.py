@@ -121,11 +121,12 @@ class Statements(Nest):
         where = self.address(s.operand, nest, s.indices)
         lines, value = [], s.arg
         if s.combine != "set":
-            w = Writer(f"{s.arg}w")
-            old = w.let(f"load_{suffix(dtype)}({where})")
+            old, w = f"{s.arg}w_0", Writer(f"{s.arg}c")
             text = scalar_expression(w, s.combine, (old, s.arg), (dtype, dtype), dtype)
-            lines += w.lines
-            value = str(text)
+            if text is None:
+                raise NotImplementedError(f"no code for {s.combine} on {dtype}")
+            lines += [f"{old} = load_{suffix(dtype)}({where})", *w.lines]
+            value = text
         lines.append(f"store_{suffix(dtype)}({where}, {value})")
         return [f"if {s.guard}:", *indent(lines, 1)] if s.guard else lines
 
