@@ -13,9 +13,11 @@ Names are JAX's, arrays and dtypes NumPy's, kernels Numba's Python.
 
 from __future__ import annotations
 
-from . import flatten_util, lax, nn, numpy, scipy, tree, tree_util
+from . import ad_checkpoint, flatten_util, lax, nn, numpy, scipy, tree, tree_util
 from ._version import __version__
 from .control.checkpoint import checkpoint
+from .control.policies import checkpoint_name, checkpoint_policies
+from .control.residuals import print_saved_residuals, saved_residuals
 from .core.avals import FLOAT0 as float0
 from .core.jaxpr import ClosedJaxpr, Jaxpr, check_jaxpr
 from .core.trace import Tracer
@@ -43,10 +45,13 @@ __all__ = [
     "ShapeDtypeStruct",
     "Tracer",
     "__version__",
+    "ad_checkpoint",
     "at",
     "cache",
     "check_jaxpr",
     "checkpoint",
+    "checkpoint_name",
+    "checkpoint_policies",
     "clear_caches",
     "eval_shape",
     "explain",
@@ -65,7 +70,9 @@ __all__ = [
     "make_jaxpr",
     "nn",
     "numpy",
+    "print_saved_residuals",
     "remat",
+    "saved_residuals",
     "scipy",
     "set_num_threads",
     "tree",

@@ -38,6 +38,7 @@ from .ops.conv_dims import (
 from .ops.conv_dims import conv_plain as conv
 from .ops.cumulative import cumlogsumexp, cummax, cummin, cumprod, cumsum
 from .ops.fourier import FftType, fft
+from .ops.marks import optimization_barrier_p as _optimization_barrier_p
 from .ops.promotion import as_dtype
 from .ops.reduce import reduce_and, reduce_max, reduce_min, reduce_or, reduce_prod
 from .ops.reduce_window import reduce_window, select_and_gather_add, select_and_scatter_add
@@ -229,6 +230,13 @@ def select_n(which: Any, *cases: Any) -> Any:
 def stop_gradient(x: Any) -> Any:
     """A pytree of values that every derivative treats as constants."""
     return tree.map(lambda leaf: _stop_gradient(operand(leaf)), x)
+
+
+def optimization_barrier(operand: Any) -> Any:
+    """A pytree of arrays unchanged, which compilation keeps apart: what is computed from the results is merged with
+    nothing that is computed before, and runs after it."""
+    leaves, treedef = tree.flatten(operand)
+    return treedef.unflatten(_optimization_barrier_p.bind(*[_operand(x) for x in leaves]) if leaves else leaves)
 
 
 # shapes ---------------------------------------------------------------------------------------------------------
