@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from . import ad_checkpoint, flatten_util, lax, nn, numpy, scipy, tree, tree_util
 from ._version import __version__
+from .control.call import named_call
 from .control.checkpoint import checkpoint
 from .control.policies import checkpoint_name, checkpoint_policies
 from .control.residuals import print_saved_residuals, saved_residuals
@@ -68,6 +69,7 @@ __all__ = [
     "linear_transpose",
     "linearize",
     "make_jaxpr",
+    "named_call",
     "nn",
     "numpy",
     "print_saved_residuals",

@@ -12,7 +12,7 @@ from itertools import compress
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Var, has_effect
 from ..core.primitive import Primitive
 from ..ops.marks import optimization_barrier_p
-from .call import jit_p
+from .call import jit_p, named_call_p
 from .cond import cond_p
 from .loop import while_p
 from .scan import scan_p
@@ -141,5 +141,6 @@ RULES: dict[Primitive, Callable[[Eqn, Sequence[bool]], Eqn]] = {
     while_p: _while,
     cond_p: _cond,
     jit_p: of_call,
+    named_call_p: of_call,
     optimization_barrier_p: _barrier,
 }

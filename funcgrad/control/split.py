@@ -15,7 +15,7 @@ from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Var
 from ..core.primitive import Primitive
 from ..core.staging import stage
 from ..ops.marks import name_p
-from .call import jit_p
+from .call import jit_p, named_call_p
 from .cond import Slots, cond_p, with_slots
 from .derived import call_jaxpr, per_jaxpr
 from .policies import Policy
@@ -162,4 +162,9 @@ def _from_slots(half: Split, branch: ClosedJaxpr, avals: Sequence[ShapedArray], 
     return stage(fun, [*branch.in_avals, *avals], branch.jaxpr.name)
 
 
-RULES: dict[Primitive, Callable[[Eqn, Policy], Halves | None]] = {jit_p: of_call, scan_p: _of_scan, cond_p: _of_cond}
+RULES: dict[Primitive, Callable[[Eqn, Policy], Halves | None]] = {
+    jit_p: of_call,
+    named_call_p: of_call,
+    scan_p: _of_scan,
+    cond_p: _of_cond,
+}

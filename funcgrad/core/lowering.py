@@ -67,7 +67,7 @@ class Scalar:
 
 @dataclass(frozen=True)
 class Reduce:
-    """``monoid`` is one of ``add mul max min and or``; max and min propagate NaN, as NumPy's do."""
+    """``monoid`` is one of ``add mul max min and or xor``; max and min propagate NaN, as NumPy's do."""
 
     monoid: str
 
