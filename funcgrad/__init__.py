@@ -13,7 +13,7 @@ Names are JAX's, arrays and dtypes NumPy's, kernels Numba's Python.
 
 from __future__ import annotations
 
-from . import ad_checkpoint, flatten_util, lax, nn, numpy, scipy, tree, tree_util
+from . import ad_checkpoint, flatten_util, jet, lax, nn, numpy, scipy, tree, tree_util
 from ._version import __version__
 from .control.call import named_call
 from .control.checkpoint import checkpoint
@@ -63,6 +63,7 @@ __all__ = [
     "hessian",
     "jacfwd",
     "jacrev",
+    "jet",
     "jit",
     "jvp",
     "lax",
