@@ -13,10 +13,13 @@ Names are JAX's, arrays and dtypes NumPy's, kernels Numba's Python.
 
 from __future__ import annotations
 
-from . import custom_derivatives, flatten_util, lax, nn, numpy, scipy, tree, tree_util
+from . import ad_checkpoint, custom_derivatives, flatten_util, jet, lax, nn, numpy, scipy, tree, tree_util
 from ._version import __version__
+from .control.call import named_call
 from .control.checkpoint import checkpoint
 from .control.custom_functions import closure_convert, custom_gradient, custom_jvp, custom_vjp
+from .control.policies import checkpoint_name, checkpoint_policies
+from .control.residuals import print_saved_residuals, saved_residuals
 from .core.avals import FLOAT0 as float0
 from .core.jaxpr import ClosedJaxpr, Jaxpr, check_jaxpr
 from .core.trace import Tracer
@@ -45,10 +48,13 @@ __all__ = [
     "ShapeDtypeStruct",
     "Tracer",
     "__version__",
+    "ad_checkpoint",
     "at",
     "cache",
     "check_jaxpr",
     "checkpoint",
+    "checkpoint_name",
+    "checkpoint_policies",
     "clear_caches",
     "closure_convert",
     "custom_derivatives",
@@ -64,15 +70,19 @@ __all__ = [
     "hessian",
     "jacfwd",
     "jacrev",
+    "jet",
     "jit",
     "jvp",
     "lax",
     "linear_transpose",
     "linearize",
     "make_jaxpr",
+    "named_call",
     "nn",
     "numpy",
+    "print_saved_residuals",
     "remat",
+    "saved_residuals",
     "scipy",
     "set_num_threads",
     "sparse_hessian",

@@ -14,17 +14,19 @@ import numpy as np
 from . import lax_linalg as linalg
 from . import tree
 from .control.cond import cond, switch
+from .control.fold import reduce
 from .control.iterate import associative_scan, fori_loop, scan, while_loop
 from .control.iterate import map_ as map
 from .core.avals import aval_of
 from .core.trace import Tracer
 from .numpy.dispatch import operand
 from .numpy.dispatch import operand as _operand
-from .ops import collective, reduce
+from .ops import collective
 from .ops import create as _create
 from .ops import dot as _dot
 from .ops import dynamic as _dynamic
 from .ops import elementwise as ew
+from .ops import reduce as _reduce
 from .ops import transcendental as tr
 from .ops.collective import axis_index, axis_size
 from .ops.conv_dims import (
@@ -38,8 +40,9 @@ from .ops.conv_dims import (
 from .ops.conv_dims import conv_plain as conv
 from .ops.cumulative import cumlogsumexp, cummax, cummin, cumprod, cumsum
 from .ops.fourier import FftType, fft
+from .ops.marks import optimization_barrier_p as _optimization_barrier_p
 from .ops.promotion import as_dtype
-from .ops.reduce import reduce_and, reduce_max, reduce_min, reduce_or, reduce_prod
+from .ops.reduce import reduce_and, reduce_max, reduce_min, reduce_or, reduce_prod, reduce_xor
 from .ops.reduce_window import reduce_window, select_and_gather_add, select_and_scatter_add
 from .ops.shape import concatenate, pad, rev, slice_in_dim, split
 from .ops.shape import strided_slice as slice
@@ -62,12 +65,12 @@ __all__ = [
     "erfc", "exp", "exp2", "expand_dims", "expm1", "fft", "floor", "fori_loop", "full", "full_like", "ge", "gt", "imag",
     "index_in_dim", "integer_pow", "iota", "is_finite", "le", "lgamma", "linalg", "log", "log1p", "logistic", "lt",
     "map", "max", "min", "mul", "ne", "neg", "nextafter", "pad", "padtype_to_pads", "pmax", "pmean", "pmin",
-    "polygamma", "population_count", "pow", "ppermute", "pshuffle", "psum", "pswapaxes", "real", "reciprocal",
-    "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "reduce_window", "rem",
-    "reshape", "rev", "round", "rsqrt", "scan", "select", "select_and_gather_add", "select_and_scatter_add", "select_n",
-    "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "slice", "slice_in_dim",
-    "sort", "sort_key_val", "split", "sqrt", "square", "squeeze", "stop_gradient", "sub", "switch", "tan", "tanh",
-    "top_k", "transpose", "while_loop",
+    "polygamma", "population_count", "pow", "ppermute", "pshuffle", "psum", "pswapaxes", "real", "reciprocal", "reduce",
+    "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "reduce_window", "reduce_xor",
+    "rem", "reshape", "rev", "round", "rsqrt", "scan", "select", "select_and_gather_add", "select_and_scatter_add",
+    "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "slice",
+    "slice_in_dim", "sort", "sort_key_val", "split", "sqrt", "square", "squeeze", "stop_gradient", "sub", "switch",
+    "tan", "tanh", "top_k", "transpose", "while_loop",
 ]  # fmt: skip
 
 
@@ -231,6 +234,13 @@ def stop_gradient(x: Any) -> Any:
     return tree.map(lambda leaf: _stop_gradient(operand(leaf)), x)
 
 
+def optimization_barrier(operand: Any) -> Any:
+    """A pytree of arrays unchanged, which compilation keeps apart: what is computed from the results is merged with
+    nothing that is computed before, and runs after it."""
+    leaves, treedef = tree.flatten(operand)
+    return treedef.unflatten(_optimization_barrier_p.bind(*[_operand(x) for x in leaves]) if leaves else leaves)
+
+
 # shapes ---------------------------------------------------------------------------------------------------------
 
 
@@ -373,12 +383,12 @@ def batch_matmul(lhs: Any, rhs: Any, precision: Any = None) -> Any:
 
 def argmax(operand: Any, axis: int, index_dtype: Any = np.intp) -> Any:
     """Index of the first largest element along ``axis``."""
-    return as_dtype(reduce.argmax(operand, axis), np.dtype(index_dtype))
+    return as_dtype(_reduce.argmax(operand, axis), np.dtype(index_dtype))
 
 
 def argmin(operand: Any, axis: int, index_dtype: Any = np.intp) -> Any:
     """Index of the first smallest element along ``axis``."""
-    return as_dtype(reduce.argmin(operand, axis), np.dtype(index_dtype))
+    return as_dtype(_reduce.argmin(operand, axis), np.dtype(index_dtype))
 
 
 def sort(operand: Any, dimension: int = -1, is_stable: bool = True, num_keys: int = 1) -> Any:

@@ -441,6 +441,7 @@ def _branch(w: _Writer, eqn: Eqn, lower: L.Branch, args: list[Elements]) -> list
 _RULES: Final[dict[type, Callable[..., list[Elements]]]] = {
     L.Scalar: _scalar,
     L.View: _view,
+    L.Barrier: lambda w, eqn, lower, args: args,  # in registers there is no memory to save
     L.Generate: _generate,
     L.Reduce: _reduce,
     L.ArgReduce: _arg_reduce,

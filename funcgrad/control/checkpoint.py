@@ -1,21 +1,25 @@
-"""``checkpoint``: keep only a function's inputs for the backward pass, and compute the rest again there.
+"""``checkpoint``: keep little for the backward pass, and compute the rest again there.
 
-The tangent program of a checkpointed call is one linear operation, ``recompute_p``. Pushing a tangent forward is an
-ordinary JVP at the kept inputs; its transpose linearizes the function anew and pulls back. Memory for time.
+Linearized, a checkpointed call becomes two: the forward one gives, beside its results, the values that the policy
+keeps; the linear one has these and the inputs as operands, computes from them what else the derivative needs, and
+applies it. Both are checkpointed calls again, so transposition, batching and higher derivatives are those of any call.
+A linear one is ``differentiated``: compiled, its operands pass an optimization barrier, since what it computes would
+otherwise be merged with the same computation in the forward pass, and be kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 from .. import tree
-from ..core.avals import ShapedArray, aval_of
-from ..core.jaxpr import ClosedJaxpr
-from ..core.lowering import Call, Inline
+from ..core.avals import aval_of
+from ..core.jaxpr import ClosedJaxpr, Jaxpr
+from ..core.lowering import Call
 from ..core.primitive import ZERO, Linear, Primitive
 from ..core.staging import stage
-from ..transforms.batch import batch_subtrace
 from ..transforms.flat import (
     FlatFunction,
     check_arguments,
@@ -25,126 +29,173 @@ from ..transforms.flat import (
     static_positions,
     wraps,
 )
-from ..transforms.forward import instantiate, jvp_flat
-from ..transforms.linear import linearize_flat
-from .derived import batched_jaxpr, call_jaxpr, closed_over, linearize_by_running
+from . import live
+from . import split as halves
+from .derived import (
+    batched_jaxpr,
+    call_jaxpr,
+    closed_over,
+    jvp_jaxpr,
+    linearized_jaxpr,
+    per_jaxpr,
+    transposed_jaxpr,
+    without_constants,
+)
+from .policies import Policy, nothing_saveable
 
-__all__ = ["checkpoint", "checkpoint_p", "recompute_p"]
+__all__ = ["checkpoint", "checkpoint_p"]
 
 
-def _impl(*args: Any, jaxpr: ClosedJaxpr) -> Any:
+def _impl(*args: Any, jaxpr: ClosedJaxpr, **params: Any) -> Any:
     return call_jaxpr(jaxpr)(*args)
 
 
-def _forward(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: ClosedJaxpr) -> Any:
-    return jvp_flat(call_jaxpr(jaxpr), primals, tangents)
+def _forward(primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: ClosedJaxpr, **params: Any) -> Any:
+    derived, out_nonzero = jvp_jaxpr(jaxpr, tuple([t is not ZERO for t in tangents]))
+    extra, program = without_constants(derived)
+    given = [t for t in tangents if t is not ZERO]
+    results = checkpoint_p.bind(*extra, *primals, *given, jaxpr=program, **params)
+    n_outs = len(out_nonzero)
+    rest = iter(results[n_outs:])
+    return results[:n_outs], [next(rest) if nz else ZERO for nz in out_nonzero]
 
 
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], out: Any, **params: Any) -> Any:
     return _forward(primals, tangents, **params)[1]
 
 
-def _linearize(nonzero: Sequence[bool], primals: Sequence[Any], *, jaxpr: ClosedJaxpr) -> Any:
-    outs = checkpoint_p.bind(*primals, jaxpr=jaxpr)
-    floats = tuple([nz and aval_of(x).dtype.kind in "fc" for nz, x in zip(nonzero, primals, strict=True)])
+@dataclass(frozen=True)
+class _Linearized:
+    """``first``: ``ins -> (outs, kept)``. ``linear``: ``(those ins that are read, kept, tangents) -> tangents``; both
+    have constants as leading operands. ``reads`` says which ins."""
+
+    extra: tuple[Any, ...]
+    first: ClosedJaxpr
+    reads: list[bool]
+    linear_extra: tuple[Any, ...]
+    linear: ClosedJaxpr
+    out_nonzero: tuple[bool, ...]
+
+
+@per_jaxpr
+def _linearized(closed: ClosedJaxpr, floats: tuple[bool, ...], policy: Policy) -> _Linearized:
+    lin = linearized_jaxpr(closed, floats)
+    n_ins, n_outs = len(closed.in_avals), lin.n_outs
+    divided = halves.split(lin.primal, policy)
+    again, results = divided.again, divided.again.jaxpr.outvars
+    residuals = tuple([again.jaxpr.invars[k] if k < n_ins else results[k - n_ins] for k in lin.sources])
+    jaxpr = again.jaxpr
+    wanted = ClosedJaxpr(Jaxpr(jaxpr.constvars, jaxpr.invars, jaxpr.eqns, residuals, jaxpr.name), again.consts)
+    again, ins = live.part_of(wanted, [True] * len(residuals))
+    n_results = len(lin.primal.out_avals)
+    kept = ins[n_ins:]
+    first, _ = live.part_of(divided.first, [k < n_outs for k in range(n_results)] + kept, keep=n_ins)
+    n_known = len(again.in_avals)
+
+    def linear(*args: Any) -> list[Any]:
+        return call_jaxpr(lin.linear)(*call_jaxpr(again)(*args[:n_known]), *args[n_known:])
+
+    tangents = lin.linear.in_avals[len(residuals) :]
+    staged = stage(linear, [*again.in_avals, *tangents], f"linear({closed.jaxpr.name})")
+    return _Linearized(*without_constants(first), ins[:n_ins], *without_constants(staged), lin.out_nonzero)
+
+
+def _linearize(
+    nonzero: Sequence[bool],
+    primals: Sequence[Any],
+    *,
+    jaxpr: ClosedJaxpr,
+    policy: Policy | None,
+    prevent_cse: bool,
+    differentiated: bool,
+) -> Any:
+    floats = tuple([nz and a.dtype.kind in "fc" for nz, a in zip(nonzero, jaxpr.in_avals, strict=True)])
+    lin = _linearized(jaxpr, floats, policy or nothing_saveable)
+    params: dict[str, Any] = {"policy": policy, "prevent_cse": prevent_cse}
+    results = checkpoint_p.bind(*lin.extra, *primals, jaxpr=lin.first, differentiated=differentiated, **params)
+    n_outs = len(lin.out_nonzero)
+    known = [*lin.linear_extra, *compress(primals, lin.reads), *results[n_outs:]]
+    used = list(compress(floats, nonzero))
 
     def apply(*tangents: Any) -> list[Any]:
-        results = iter(recompute_p.bind(*primals, *tangents, jaxpr=jaxpr, active=floats))
-        return [next(results) if aval_of(o).dtype.kind in "fc" else ZERO for o in outs]
+        given = compress(tangents, used)
+        rest = iter(checkpoint_p.bind(*known, *given, jaxpr=lin.linear, differentiated=True, **params))
+        return [next(rest) if nz else ZERO for nz in lin.out_nonzero]
 
-    return outs, apply
+    return results[:n_outs], apply
 
 
-def _batch(axis: tuple[int, Any], args: Sequence[Any], dims: Sequence[int | None], *, jaxpr: ClosedJaxpr) -> Any:
+def _transpose(cts: Sequence[Any], *operands: Any, jaxpr: ClosedJaxpr, **params: Any) -> Any:
+    linear = tuple([type(x) is Linear for x in operands])
+    derived, out_nonzero = transposed_jaxpr(jaxpr, linear, tuple([c is not ZERO for c in cts]))
+    extra, program = without_constants(derived)
+    known = [x for x in operands if type(x) is not Linear]
+    given = [c for c in cts if c is not ZERO]
+    results = iter(checkpoint_p.bind(*extra, *known, *given, jaxpr=program, **params))
+    flags = iter(out_nonzero)
+    return [(next(results) if next(flags) else ZERO) if is_linear else None for is_linear in linear]
+
+
+def _batch(
+    axis: tuple[int, Any], args: Sequence[Any], dims: Sequence[int | None], *, jaxpr: ClosedJaxpr, **params: Any
+) -> Any:
     size, axis_name = axis
     derived, out_dims = batched_jaxpr(jaxpr, size, tuple(dims), axis_name)
-    return checkpoint_p.bind(*args, jaxpr=derived), out_dims
-
-
-def _transpose(cts: Any, *operands: Any, jaxpr: ClosedJaxpr) -> Any:
-    linear = [type(x) is Linear for x in operands]
-
-    def fun(*xs: Any) -> list[Any]:
-        rest = iter(xs)
-        return call_jaxpr(jaxpr)(*[next(rest) if is_l else x for is_l, x in zip(linear, operands, strict=True)])
-
-    zeros = [instantiate(ZERO, x.aval.dtype.type(0)) for x in operands if type(x) is Linear]
-    _, function = linearize_flat(fun, zeros)
-    pulled = iter(function.transpose(cts))
-    return [next(pulled) if is_l else None for is_l in linear]
+    extra, program = without_constants(derived)
+    return checkpoint_p.bind(*extra, *args, jaxpr=program, **params), out_dims
 
 
 checkpoint_p = Primitive(
     "checkpoint",
     impl=_impl,
-    shape=lambda *avals, jaxpr: tuple(jaxpr.out_avals),
+    shape=lambda *avals, jaxpr, **params: tuple(jaxpr.out_avals),
     jvp=_jvp,
     transpose=_transpose,
     batch=_batch,
-    lower=Call(),
+    lower=Call(lambda params: params["differentiated"] and params["prevent_cse"]),
     multiple_results=True,
     linearize=_linearize,
     forward=_forward,
     needs_axis=True,
 )
+live.RULES[checkpoint_p] = live.of_call
+halves.RULES[checkpoint_p] = halves.of_call
 
 
-def _push(*args: Any, jaxpr: ClosedJaxpr, active: tuple[bool, ...]) -> list[Any]:
-    n = len(active)
-    rest = iter(args[n:])
-    tangents = [next(rest) if a else ZERO for a in active]
-    outs, t_outs = jvp_flat(call_jaxpr(jaxpr), args[:n], tangents)
-    pairs = zip(outs, t_outs, strict=True)
-    return [instantiate(t, o) for o, t in pairs if aval_of(o).dtype.kind in "fc"]
-
-
-def _recompute_shape(*avals: ShapedArray, jaxpr: ClosedJaxpr, active: tuple[bool, ...]) -> Any:
-    return tuple([a.strong() for a in jaxpr.out_avals if a.dtype.kind in "fc"])
-
-
-def _recompute_jvp(primals: Sequence[Any], tangents: Sequence[Any], out: Any, **params: Any) -> Any:
-    return jvp_flat(lambda *xs: _push(*xs, **params), primals, tangents)[1]
-
-
-def _recompute_transpose(cts: Any, *operands: Any, jaxpr: ClosedJaxpr, active: tuple[bool, ...]) -> Any:
-    n = len(active)
-    outs, function = linearize_flat(call_jaxpr(jaxpr), operands[:n], active)
-    rest = iter(cts)
-    full = [next(rest) if aval_of(o).dtype.kind in "fc" else ZERO for o in outs]
-    return [*[None] * n, *function.transpose(full)]
-
-
-def _recompute_batch(axis: tuple[int, Any], args: Sequence[Any], dims: Sequence[int | None], **params: Any) -> Any:
-    size, axis_name = axis
-    return batch_subtrace(lambda *xs: _push(*xs, **params), size, args, dims, axis_name)
-
-
-recompute_p = Primitive(
-    "recompute",
-    impl=_push,
-    shape=_recompute_shape,
-    jvp=_recompute_jvp,
-    transpose=_recompute_transpose,
-    batch=_recompute_batch,
-    lower=Inline(_push),
-    multiple_results=True,
-    linearize=linearize_by_running(_push),
-    needs_axis=True,
-)
-
-
-def checkpoint(fun: Callable[..., Any], *, prevent_cse: bool = True, static_argnums: Any = ()) -> Callable[..., Any]:
+def checkpoint(
+    fun: Callable[..., Any] | None = None,
+    *,
+    prevent_cse: bool = True,
+    policy: Policy | None = None,
+    static_argnums: Any = (),
+) -> Callable[..., Any]:
     """``fun``, whose intermediate values are not kept for reverse mode but computed again when they are needed.
 
     Args:
-        prevent_cse: accepted for JAX's sake.
+        fun: any function of arrays. Without it, what comes back is a decorator: ``@checkpoint(policy=...)``.
+        prevent_cse: under `jit`, keep the second computation apart from the first, which a compiler would otherwise
+            see to be the same. Where it is not needed (in a body of `lax.scan`), leaving it out lets more be fused.
+        policy: which values are kept nevertheless, one of ``checkpoint_policies`` or a function of that kind:
+            ``policy(primitive, *avals, **params)``, true if the results of that operation are to be kept. With None,
+            the inputs alone.
         static_argnums: positions of arguments that are no arrays.
 
-    >>> from funcgrad import grad
+    >>> from funcgrad import checkpoint_policies, grad
     >>> grad(checkpoint(lambda x: x**3))(2.0)
     np.float64(12.0)
+    >>> @checkpoint(policy=checkpoint_policies.dots_saveable)
+    ... def layer(w, x):
+    ...     return (x @ w) ** 2
     """
+    if fun is None:
+        options: dict[str, Any] = {"prevent_cse": prevent_cse, "policy": policy, "static_argnums": static_argnums}
+        return lambda fun: checkpoint(fun, **options)
     check_callable(fun, "checkpoint")
+    if policy is not None and not callable(policy):
+        raise TypeError(
+            f"checkpoint: policy must be a function, such as checkpoint_policies.dots_saveable, found {policy!r}"
+        )
+    params = {"policy": policy, "prevent_cse": bool(prevent_cse), "differentiated": False}
 
     @wraps(fun, "checkpoint", "Takes the same arguments.")
     def checkpointed(*args: Any, **kwargs: Any) -> Any:
@@ -160,7 +211,7 @@ def checkpoint(fun: Callable[..., Any], *, prevent_cse: bool = True, static_argn
         partial.__name__ = function_name(fun)
         flat = FlatFunction(partial, in_tree)
         closed = stage(flat, [aval_of(x) for x in leaves], flat.__name__)
-        outs = checkpoint_p.bind(*closed.consts, *leaves, jaxpr=closed_over(closed.consts, closed))
+        outs = checkpoint_p.bind(*closed.consts, *leaves, jaxpr=closed_over(closed.consts, closed), **params)
         return flat.out_tree.unflatten(own_all(outs, leaves))
 
     return checkpointed

@@ -40,7 +40,7 @@ from .body import (
 from .derived import call_jaxpr, grown, live_jaxpr, per_jaxprs
 from .interpret import execute, interpreter, typed_results
 
-__all__ = ["cond", "cond_p", "switch"]
+__all__ = ["Slots", "cond", "cond_p", "switch", "with_slots"]
 
 INDEX = np.dtype(np.int64)
 Branches = tuple[ClosedJaxpr, ...]
@@ -158,7 +158,7 @@ class _Linearized:
     out_nonzero: tuple[bool, ...]
 
 
-class _Slots:
+class Slots:
     """Places for residuals, shared between branches: each holds values of one type."""
 
     def __init__(self) -> None:
@@ -186,11 +186,11 @@ def _linearized_branches(branches: Branches, nonzero: tuple[bool, ...]) -> _Line
     n_outs = len(branches[0].out_avals)
     out_nonzero = tuple([any(flags) for flags in zip(*[h.out_nonzero for h in halves], strict=True)])
     kept = sorted({k for h in halves for is_operand, k in h.sources if is_operand})
-    slots = _Slots()
+    slots = Slots()
     places = [slots.place([h.residual_avals[k] for k in range(len(h.residual_avals))]) for h in halves]
     primal, linear = [], []
     for half, place in zip(halves, places, strict=True):
-        primal.append(_with_slots(half.primal, n_outs, slots.avals, place))
+        primal.append(with_slots(half.primal, n_outs, slots.avals, place))
         linear.append(_over_slots(half, branches[0], nonzero, kept, slots.avals, place, out_nonzero, n_outs))
     consts, primals = unified(primal)
     linear_consts, linears = unified(linear)
@@ -233,7 +233,7 @@ def _linearized_branch(branch: ClosedJaxpr, nonzero: tuple[bool, ...]) -> _Half:
     return _Half(primal, found["linear"], found["sources"], found["avals"], found["out_nonzero"], branch.out_avals)
 
 
-def _with_slots(primal: ClosedJaxpr, n_outs: int, avals: Sequence[ShapedArray], place: Sequence[int]) -> ClosedJaxpr:
+def with_slots(primal: ClosedJaxpr, n_outs: int, avals: Sequence[ShapedArray], place: Sequence[int]) -> ClosedJaxpr:
     """The branch with its residuals in their slots, and zeros in those that it does not use."""
 
     def fun(*args: Any) -> list[Any]:

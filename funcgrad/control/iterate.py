@@ -23,12 +23,20 @@ from ..util import canonicalize_axis
 from .body import Body, flatten_operands, owned_results, promoted_carry, stage_body
 from .cond import INDEX, scalar_operand
 from .loop import while_p
+from .reverse import FEW_SLOTS
 from .scan import scan_p
+from .segments import check_checkpoint, scan_plan
 
 __all__ = ["associative_scan", "fori_loop", "map_", "scan", "while_loop"]
 
 
-def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init_val: Any) -> Any:
+def while_loop(
+    cond_fun: Callable[[Any], Any],
+    body_fun: Callable[[Any], Any],
+    init_val: Any,
+    *,
+    checkpoint: int | bool | None = None,
+) -> Any:
     """``body_fun`` applied again and again, as long as ``cond_fun`` of the value holds.
 
         val = init_val
@@ -40,6 +48,8 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
         cond_fun: gives a boolean scalar.
         body_fun: takes the value to the next one, of the same structure, shapes and dtypes.
         init_val: a pytree of arrays. A Python number takes the dtype that ``body_fun`` gives it.
+        checkpoint: how many states reverse mode keeps, however many steps there are; the others are computed again.
+            None: 192. True: 48. A number: at most so many, 6 or more. Fewer states mean more repetitions.
 
     Under `vmap` the loop runs until the condition holds for no element; finished elements keep their value.
 
@@ -51,7 +61,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     """
     check_callable(cond_fun, "while_loop: cond_fun")
     check_callable(body_fun, "while_loop: body_fun")
-    return _while("while_loop", cond_fun, body_fun, init_val, _whole)
+    return _while("while_loop", cond_fun, body_fun, init_val, checkpoint, _whole)
 
 
 def _whole(treedef: tree.PyTreeDef) -> tree.PyTreeDef:
@@ -68,8 +78,10 @@ def _while(
     cond_fun: Callable[[Any], Any],
     body_fun: Callable[[Any], Any],
     init_val: Any,
+    checkpoint: int | bool | None,
     shown: Callable[[tree.PyTreeDef], tree.PyTreeDef],
 ) -> Any:
+    slots = _slots(checkpoint, what)
     init, in_tree = flatten_operands((init_val,), what, lambda _: "init_val")
     (value_tree,) = in_tree.children()[0].children()
 
@@ -88,8 +100,24 @@ def _while(
         body_jaxpr=body.jaxpr,
         cond_nconsts=len(condition.consts),
         body_nconsts=len(body.consts),
+        **({"checkpoint": slots} if slots else {}),
     )
     return value_tree.unflatten(owned_results(outs, [*body.consts, *init]))
+
+
+def _slots(checkpoint: int | bool | None, what: str) -> tuple[int, int] | None:
+    """Snapshots per level, and levels; see ``control.reverse``."""
+    check_checkpoint(checkpoint, what)
+    if checkpoint is None:
+        return None
+    if checkpoint is True:
+        return FEW_SLOTS
+    if checkpoint < 6:
+        raise ValueError(
+            f"{what}: checkpoint={checkpoint} is too few for a loop of unknown length: it keeps the states of at least "
+            "6 steps. checkpoint=True chooses a number."
+        )
+    return checkpoint // 6 * 2, 3
 
 
 def _check_condition(condition: Body, cond_fun: Callable[..., Any]) -> None:
@@ -119,7 +147,13 @@ def _check_bound(x: Any, name: str) -> None:
 
 
 def fori_loop(
-    lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_val: Any, *, unroll: int | bool | None = None
+    lower: Any,
+    upper: Any,
+    body_fun: Callable[[Any, Any], Any],
+    init_val: Any,
+    *,
+    unroll: int | bool | None = None,
+    checkpoint: int | bool | None = None,
 ) -> Any:
     """``body_fun(i, val)`` for ``i`` from ``lower`` to ``upper - 1``.
 
@@ -134,6 +168,7 @@ def fori_loop(
         body_fun: takes the index and the value to the next value, of the same structure, shapes and dtypes.
         init_val: a pytree of arrays.
         unroll: a hint, as in `scan`.
+        checkpoint: how much reverse mode keeps, as in `scan` or `while_loop`.
 
     >>> fori_loop(0, 5, lambda i, total: total + i, 0)
     10
@@ -145,7 +180,7 @@ def fori_loop(
     _check_bound(lower, "lower")
     _check_bound(upper, "upper")
     if isinstance(lower, Tracer) or isinstance(upper, Tracer):
-        return _counted_while(lower, upper, body_fun, init_val)
+        return _counted_while(lower, upper, body_fun, init_val, checkpoint)
 
     def body(carry: Any, _: Any) -> Any:
         i, value = carry
@@ -153,11 +188,15 @@ def fori_loop(
 
     body.__name__ = function_name(body_fun)
     length = max(int(upper) - int(lower), 0)
-    (_, value), _ = _scan("fori_loop", body, (int(lower), init_val), None, length, False, unroll, _value_alone)
+    (_, value), _ = _scan(
+        "fori_loop", body, (int(lower), init_val), None, length, False, unroll, checkpoint, _value_alone
+    )
     return value
 
 
-def _counted_while(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_val: Any) -> Any:
+def _counted_while(
+    lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_val: Any, checkpoint: int | bool | None
+) -> Any:
     """The counter is weakly typed, as the numbers that Python's ``range`` gives are."""
     start, end = as_dtype(lower, INDEX, weak=True), as_dtype(upper, INDEX)
 
@@ -166,7 +205,8 @@ def _counted_while(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], 
         return add(i, 1), body_fun(i, value)
 
     body.__name__ = function_name(body_fun)
-    return _while("fori_loop", lambda state: lt(state[0], end), body, (start, init_val), _value_alone)[1]
+    condition = lambda state: lt(state[0], end)  # noqa: E731
+    return _while("fori_loop", condition, body, (start, init_val), checkpoint, _value_alone)[1]
 
 
 # scan ---------------------------------------------------------------------------------------------------------------
@@ -179,6 +219,8 @@ def scan(
     length: int | None = None,
     reverse: bool = False,
     unroll: int | bool = 1,
+    *,
+    checkpoint: int | bool | None = None,
 ) -> Any:
     """Carry a value along the leading axis of arrays.
 
@@ -195,20 +237,23 @@ def scan(
         length: the number of steps; needed if there are no arrays in ``xs``.
         reverse: go from the last to the first; ys keep the order of xs.
         unroll: how many steps to put into one iteration of the compiled loop (True: all). A hint.
+        checkpoint: how much reverse mode keeps. None: what it needs of every step. True: of about ``8 log8(length)``
+            steps, the others are computed again, each ``log8(length)`` times at most. A number: of at most so many
+            steps, with as few repetitions as they allow.
 
     Returns:
         The last carry, and the ys stacked along a new leading axis.
 
     Raises:
         TypeError: ``f`` returns no pair, or a carry of another type.
-        ValueError: leading extents differ, from each other or from ``length``.
+        ValueError: leading extents differ, from each other or from ``length``; ``checkpoint`` is too small.
 
     >>> import numpy as np
     >>> scan(lambda total, x: (total + x, total), 0.0, np.array([1.0, 2.0, 3.0]))
     (np.float64(6.0), array([0., 1., 3.]))
     """
     check_callable(f, "scan")
-    return _scan("scan", f, init, xs, length, reverse, unroll, _whole)
+    return _scan("scan", f, init, xs, length, reverse, unroll, checkpoint, _whole)
 
 
 def _unroll(unroll: int | bool | None, length: int, what: str) -> int:
@@ -266,6 +311,7 @@ def _scan(
     length: int | None,
     reverse: bool,
     unroll: int | bool | None,
+    checkpoint: int | bool | None,
     shown: Callable[[tree.PyTreeDef], tree.PyTreeDef],
 ) -> Any:
     """``shown``: the part of the carry's structure that the user knows of."""
@@ -273,6 +319,7 @@ def _scan(
     x_leaves, x_tree = flatten_operands((xs,), what, lambda _: "xs")
     (carry_tree,), (xs_tree,) = init_tree.children()[0].children(), x_tree.children()[0].children()
     steps = _length(x_leaves, tree.leaf_paths(xs_tree), length, what)
+    plan = scan_plan(checkpoint, steps, what)
     slices = [ShapedArray(a.shape[1:], a.dtype) for a in map(aval_of, x_leaves)]
     in_tree = tree.structure(((init_val, xs), {}))
     n_carry = len(init)
@@ -302,6 +349,7 @@ def _scan(
         unroll=_unroll(unroll, steps, what),
         n_consts=len(body.consts),
         n_carry=n_carry,
+        **({"checkpoint": plan} if len(plan) > 1 else {}),
     )
     outs = owned_results(outs, [*body.consts, *init, *x_leaves])
     return carry_tree.unflatten(outs[:n_carry]), y_tree.unflatten(outs[n_carry:])

@@ -35,6 +35,8 @@ __all__ = ["while_p"]
 
 T = TypeVar("T")
 Flags = tuple[bool, ...]
+Slots = tuple[int, ...]
+"""The parameter ``checkpoint``, if it is given: snapshots per level and levels of ``control.reverse``."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,12 @@ class Parts:
 
 
 def _interpret(
-    *args: Any, cond_jaxpr: ClosedJaxpr, body_jaxpr: ClosedJaxpr, cond_nconsts: int, body_nconsts: int
+    *args: Any,
+    cond_jaxpr: ClosedJaxpr,
+    body_jaxpr: ClosedJaxpr,
+    cond_nconsts: int,
+    body_nconsts: int,
+    checkpoint: Slots = (),
 ) -> Sequence[Any]:
     cond_consts, body_consts, carry = Parts(cond_nconsts, body_nconsts).ins(args)
     condition, step = interpreter(cond_jaxpr), interpreter(body_jaxpr)
@@ -86,7 +93,12 @@ def _impl(*args: Any, **params: Any) -> Any:
 
 
 def _shape(
-    *avals: ShapedArray, cond_jaxpr: ClosedJaxpr, body_jaxpr: ClosedJaxpr, cond_nconsts: int, body_nconsts: int
+    *avals: ShapedArray,
+    cond_jaxpr: ClosedJaxpr,
+    body_jaxpr: ClosedJaxpr,
+    cond_nconsts: int,
+    body_nconsts: int,
+    checkpoint: Slots = (),
 ) -> Any:
     wanted = _operand_avals(cond_jaxpr, body_jaxpr, cond_nconsts)
     if len(wanted) != len(avals) or not all(map(same_type, wanted, avals)):
@@ -114,6 +126,7 @@ def _forward(
     cond_nconsts: int,
     body_nconsts: int,
     push: Callable[..., Any] = pushed,
+    **how: Any,
 ) -> Any:
     parts = Parts(cond_nconsts, body_nconsts)
     (cond_consts, consts, carry), (_, t_consts, t_carry) = parts.ins(primals), parts.ins(tangents)
@@ -134,6 +147,7 @@ def _forward(
         body_jaxpr=derived,
         cond_nconsts=cond_nconsts,
         body_nconsts=len(extra) + body_nconsts + len(t_consts),
+        **how,
     )
     rest = iter(results[len(carry) :])
     return results[: len(carry)], [next(rest) if nz else ZERO for nz in carry_nz]
@@ -170,6 +184,7 @@ def _batch(
     body_jaxpr: ClosedJaxpr,
     cond_nconsts: int,
     body_nconsts: int,
+    **how: Any,
 ) -> Any:
     parts = Parts(cond_nconsts, body_nconsts)
     found = batched_loop(axis, dims, cond_jaxpr, body_jaxpr, cond_nconsts, body_nconsts)
@@ -182,7 +197,7 @@ def _batch(
     if not found.differs:
         counts = {"cond_nconsts": len(cond_consts), "body_nconsts": len(consts)}
         programs = {"cond_jaxpr": found.condition, "body_jaxpr": found.body}
-        return while_p.bind(*cond_consts, *consts, *carry, **programs, **counts), found.front
+        return while_p.bind(*cond_consts, *consts, *carry, **programs, **counts, **how), found.front
     going = call_jaxpr(found.condition)(*cond_consts, *carry)[0]
     any_going, masked = masked_loop((found.condition, found.body), len(cond_consts))
     outs = while_p.bind(
@@ -194,6 +209,7 @@ def _batch(
         body_jaxpr=masked,
         cond_nconsts=0,
         body_nconsts=len(cond_consts) + len(consts),
+        **how,
     )
     return outs[1:], found.front
 
@@ -208,6 +224,7 @@ def _transpose(
     body_jaxpr: ClosedJaxpr,
     cond_nconsts: int,
     body_nconsts: int,
+    **how: Any,
 ) -> Any:
     parts = Parts(cond_nconsts, body_nconsts)
     cond_linear, const_linear, carry_linear = parts.ins([type(x) is Linear for x in operands])
@@ -223,7 +240,7 @@ def _transpose(
     conds = [instantiate_zeros(x.aval) if type(x) is Linear else x for x in cond_consts]  # such a one is not read
     params = {"cond_jaxpr": cond_jaxpr, "body_jaxpr": body_jaxpr, "linear": linear, "ct_nonzero": nonzero}
     counts = {"cond_nconsts": cond_nconsts, "body_nconsts": body_nconsts}
-    results = iter(while_backward_p.bind(*conds, *known, *chosen(cts, nonzero), **params, **counts))
+    results = iter(while_backward_p.bind(*conds, *known, *chosen(cts, nonzero), **params, **counts, **how))
     const_nz, carry_nz = backward_nonzero(body_jaxpr, linear, nonzero, body_nconsts)
     to_consts = iter([next(results) if nz else ZERO for nz in const_nz])
     to_carry = [next(results) if nz else ZERO for nz in carry_nz]
@@ -257,6 +274,7 @@ class _Backward:
         self.condition, self.body = params["cond_jaxpr"], params["body_jaxpr"]
         self.linear, self.ct_nonzero = params["linear"], params["ct_nonzero"]
         self.n_cond, self.n_body = params["cond_nconsts"], params["body_nconsts"]
+        self.how = {k: v for k, v in params.items() if k == "checkpoint"}
         self.lin_consts, self.lin_carry = self.linear[: self.n_body], self.linear[self.n_body :]
 
     def split(self, items: Sequence[T]) -> tuple[Sequence[T], Sequence[T], Sequence[T], Sequence[T]]:
@@ -314,6 +332,7 @@ def _backward_forward(primals: Sequence[Any], tangents: Sequence[Any], **params:
         "ct_nonzero": (*[c is not ZERO for c in moved], *chosen(a.ct_nonzero, carry_nz)),
         "cond_nconsts": a.n_cond,
         "body_nconsts": len(of_consts),
+        **a.how,
     }
     t_known = [instantiate(t, x) for t, x, nz in zip(t_init, init, known_nz, strict=True) if nz]
     results = iter(
@@ -368,7 +387,7 @@ def _run_loop(a: _Backward, free: Sequence[Any], known: Sequence[Any]) -> list[A
     avals = a.body.in_avals
     full = [instantiate_zeros(v.strong()) if x is ZERO else x for x, v in zip(operands, avals, strict=True)]
     counts = {"cond_nconsts": a.n_cond, "body_nconsts": a.n_body}
-    outs = while_p.bind(*cond_consts, *full, cond_jaxpr=a.condition, body_jaxpr=a.body, **counts)
+    outs = while_p.bind(*cond_consts, *full, cond_jaxpr=a.condition, body_jaxpr=a.body, **counts, **a.how)
     return chosen(outs, a.ct_nonzero)
 
 
@@ -399,6 +418,7 @@ def _backward_batch(axis: tuple[int, Any], args: Sequence[Any], dims: Sequence[i
         "ct_nonzero": (*[False] * len(flags), *a.ct_nonzero),
         "cond_nconsts": len(cond_consts),
         "body_nconsts": len(extra) + a.n_body,
+        **a.how,
     }
     return while_backward_p.bind(*cond_consts, *extra, *consts, *flags, *init, *cts, **more), 0
 

@@ -5,7 +5,8 @@ are kept as snapshots in ``SLOTS`` slots: at first every state; when the slots a
 spacing doubles. Then the segments between snapshots are gone through backwards, each run again from its snapshot into
 slots of its own, down to single steps. Two such levels below the first reach about ``SLOTS**3 / 2`` steps, in which a
 step is computed at most four times; beyond, the last segments are longer than one step and their states are recomputed
-one by one. All of it is written with loops and branches, so that it compiles, nests and batches as these do.
+one by one. The loop's parameter ``checkpoint`` sets other numbers of slots and levels. All of it is written with loops
+and branches, so that it compiles, nests and batches as these do.
 
 Batched, the loop is batched (``control.loop``) and not this algorithm, so that all examples share the counters.
 """
@@ -43,10 +44,13 @@ from .cond import cond_p, unified
 from .derived import call_jaxpr, per_jaxpr, select_program, without_constants
 from .scan import chosen, transposed_body
 
-__all__ = ["SLOTS", "backward", "backward_avals", "backward_nonzero", "known_step"]
+__all__ = ["FEW_SLOTS", "SLOTS", "backward", "backward_avals", "backward_nonzero", "known_step"]
 
 SLOTS = 64
 """Snapshots per level; even."""
+LEVELS = 3
+FEW_SLOTS = (8, 6)
+"""Slots and levels of ``checkpoint=True``: a quarter of the memory; they reach 131072 steps."""
 
 INDEX = np.dtype(np.int64)
 Values = Sequence[Any]
@@ -66,10 +70,11 @@ def _i(n: int) -> Any:
 
 
 class _Machine:
-    """Loops and branches of functions of tracers, for one while primitive."""
+    """Loops and branches of functions of tracers, for one while primitive; and snapshots in ``slots`` slots."""
 
-    def __init__(self, while_p: Primitive) -> None:
+    def __init__(self, while_p: Primitive, slots: int, levels: int) -> None:
         self.while_p = while_p
+        self.slots, self.levels = slots, levels
 
     def loop(self, condition: Callable[..., Any], step: Callable[..., list[Any]], init: Values) -> list[Any]:
         avals = [aval_of(x).strong() for x in init]
@@ -104,9 +109,9 @@ def switch(index: Any, branches: Sequence[Callable[..., list[Any]]], operands: V
 # slots --------------------------------------------------------------------------------------------------------------
 
 
-def _empty(avals: Sequence[ShapedArray]) -> list[Any]:
+def _empty(avals: Sequence[ShapedArray], slots: int) -> list[Any]:
     """Slots for states, and one more for what is not kept."""
-    return [instantiate_zeros(ShapedArray((SLOTS + 1, *a.shape), a.dtype)) for a in avals]
+    return [instantiate_zeros(ShapedArray((slots + 1, *a.shape), a.dtype)) for a in avals]
 
 
 def _write(slots: Values, k: Any, state: Values) -> list[Any]:
@@ -124,15 +129,15 @@ def _read(slots: Values, k: Any) -> list[Any]:
     return found
 
 
-def _every_other(slots: Values) -> list[Any]:
-    half = SLOTS // 2
-    return [concatenate([slice_in_dim(s, 0, SLOTS, 2), slice_in_dim(s, half, SLOTS + 1)], 0) for s in slots]
+def _every_other(slots: Values, count: int) -> list[Any]:
+    half = count // 2
+    return [concatenate([slice_in_dim(s, 0, count, 2), slice_in_dim(s, half, count + 1)], 0) for s in slots]
 
 
-def _slot(n: Any, spacing: Any) -> Any:
+def _slot(n: Any, spacing: Any, count: int) -> Any:
     """Where the state after ``n`` steps is kept: the last slot is for those that are not."""
     k = floor_divide(n, spacing)
-    return select(lt(mul(k, spacing), n), _i(SLOTS), k)
+    return select(lt(mul(k, spacing), n), _i(count), k)
 
 
 def _ceil_divide(n: Any, k: Any) -> Any:
@@ -155,6 +160,7 @@ def backward(
     ct_nonzero: tuple[bool, ...],
     cond_nconsts: int,
     body_nconsts: int,
+    checkpoint: tuple[int, ...] = (),
 ) -> list[Any]:
     """Cotangents of the linear constants and of the linear carries of a while loop, those that are not zero.
 
@@ -174,7 +180,7 @@ def backward(
     inputs = [*range(cond_nconsts), *[cond_nconsts + k for k in known]]
     condition_jaxpr = select_program(cond_jaxpr, inputs, cond_jaxpr.jaxpr.outvars)
     step_jaxpr = known_step(body_jaxpr, linear, body_nconsts)
-    machine = _Machine(while_p)
+    machine = _Machine(while_p, *(checkpoint or (SLOTS, LEVELS)))
     avals = [aval_of(x).strong() for x in init]
 
     def step(state: Values) -> list[Any]:
@@ -194,22 +200,22 @@ def _sweep(
     machine: _Machine, step: Step, going: Callable[[Values], Any], init: Values, avals: Sequence[ShapedArray]
 ) -> tuple[Any, Any, list[Any]]:
     """Run the loop: the number of steps, the spacing of the snapshots, and the snapshots."""
-    m = len(avals)
+    m, count = len(avals), machine.slots
 
     def fill(n: Any, spacing: Any, *values: Any) -> list[Any]:
         spacing = maximum(mul(spacing, _i(2)), _i(1))  # 0 at first: then the slots are empty
-        limit = mul(spacing, _i(SLOTS))
+        limit = mul(spacing, _i(count))
 
         def one(n: Any, *values: Any) -> list[Any]:
             slots, state = values[:m], values[m:]
-            return [add(n, _i(1)), *_write(slots, _slot(n, spacing), state), *step(state)]
+            return [add(n, _i(1)), *_write(slots, _slot(n, spacing, count), state), *step(state)]
 
-        slots, state = _every_other(values[:m]), values[m:]
+        slots, state = _every_other(values[:m], count), values[m:]
         inside = lambda n, *values: bitwise_and(lt(n, limit), going(values[m:]))  # noqa: E731
         n, *values = machine.loop(inside, one, [n, *slots, *state])  # type: ignore[assignment]
         return [n, spacing, *values]
 
-    outs = machine.loop(lambda n, k, *values: going(values[m:]), fill, [_i(0), _i(0), *_empty(avals), *init])
+    outs = machine.loop(lambda n, k, *values: going(values[m:]), fill, [_i(0), _i(0), *_empty(avals, count), *init])
     return outs[0], maximum(outs[1], _i(1)), outs[2 : 2 + m]
 
 
@@ -224,17 +230,17 @@ def _unwind(
     avals: Sequence[ShapedArray],
 ) -> list[Any]:
     """Go through the segments backwards."""
-    m = len(avals)
+    m, count = len(avals), machine.slots
 
     def segment(levels: int, length: Any, start: Values, values: Values) -> list[Any]:
         """The steps from a state; ``values``: the slots of the levels below, and the cotangents."""
         if not levels:
             return single(length, start, values)
         own, values = values[:m], values[m:]
-        gap = _ceil_divide(length, _i(SLOTS))
+        gap = _ceil_divide(length, _i(count))
 
         def one(i: Any, values: Values) -> list[Any]:
-            return [*_write(values[:m], _slot(i, gap), values[m:]), *step(values[m:])]
+            return [*_write(values[:m], _slot(i, gap, count), values[m:]), *step(values[m:])]
 
         own = machine.up(length, one, [*own, *start])[:m]
         return [*own, *below(levels - 1, length, gap, own, values)]
@@ -255,15 +261,14 @@ def _unwind(
         return machine.down(n, lambda j, acc: back(_read(slots, j), acc), acc)
 
     def with_levels(levels: int, acc: Values) -> list[Any]:
-        scratch = list(itertools.chain.from_iterable([_empty(avals) for _ in range(levels)]))
+        scratch = list(itertools.chain.from_iterable([_empty(avals, count) for _ in range(levels)]))
         return below(levels, n, spacing, slots, [*scratch, *acc])[levels * m :]
 
-    branches = [
-        lambda *acc: exactly_one(acc),
-        lambda *acc: with_levels(1, acc),
-        lambda *acc: with_levels(2, acc),
-    ]
-    index = add(*[convert_element_type(gt(spacing, _i(k)), INDEX) for k in (1, SLOTS)])
+    branches = [lambda *acc: exactly_one(acc)]
+    index = _i(0)
+    for level in range(1, machine.levels):
+        branches.append(lambda *acc, level=level: with_levels(level, acc))
+        index = add(index, convert_element_type(gt(spacing, _i(count ** (level - 1))), INDEX))
     return switch(index, branches, acc)
 
 

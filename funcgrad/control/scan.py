@@ -9,13 +9,15 @@
 - transposition runs backwards, carries the cotangent of the carry, and adds up those of the consts;
 - batching adds an axis to every step.
 
+With ``checkpoint``, a plan of segments, linearization keeps less; see ``control.segments``.
+
 Which carries take part (have a tangent, a cotangent, a batch axis) is found by iterating to a fixpoint.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -36,7 +38,7 @@ from .body import same_type
 from .derived import call_jaxpr, grown, live_jaxpr, per_jaxpr, select_program, without_constants
 from .interpret import execute, handed_over, interpreter, patience, typed_results
 
-__all__ = ["chosen", "either", "linear_carries", "scan_p", "transposed_body"]
+__all__ = ["chosen", "either", "linear_carries", "scan_p", "set_segments", "transposed_body"]
 
 T = TypeVar("T")
 Flags = tuple[bool, ...]
@@ -69,7 +71,14 @@ def either(a: Sequence[bool], b: Sequence[bool]) -> Flags:
 
 
 def _interpret(
-    *args: Any, jaxpr: ClosedJaxpr, length: int, reverse: bool, unroll: int, n_consts: int, n_carry: int
+    *args: Any,
+    jaxpr: ClosedJaxpr,
+    length: int,
+    reverse: bool,
+    unroll: int,
+    n_consts: int,
+    n_carry: int,
+    checkpoint: tuple[int, ...] = (),
 ) -> list[Any]:
     parts = _Parts(n_consts, n_carry)
     if length > patience(jaxpr):
@@ -108,7 +117,14 @@ def _impl(*args: Any, **params: Any) -> Any:
 
 
 def _shape(
-    *avals: ShapedArray, jaxpr: ClosedJaxpr, length: int, reverse: bool, unroll: int, n_consts: int, n_carry: int
+    *avals: ShapedArray,
+    jaxpr: ClosedJaxpr,
+    length: int,
+    reverse: bool,
+    unroll: int,
+    n_consts: int,
+    n_carry: int,
+    checkpoint: tuple[int, ...] = (),
 ) -> Any:
     parts = _Parts(n_consts, n_carry)
     wanted = _operand_avals(jaxpr, length, parts)
@@ -186,6 +202,15 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], out: Any, **params: An
 
 
 # linearization ----------------------------------------------------------------------------------------------------
+
+_segments: Callable[..., Any]
+
+
+def set_segments(linearize: Callable[..., Any]) -> None:
+    """Say how a scan with a plan of segments is linearized: by checkpointed calls, which this module knows nothing
+    of."""
+    global _segments
+    _segments = linearize
 
 
 @dataclass(frozen=True)
@@ -304,7 +329,14 @@ def _linear_body(
     return body, tuple([sources[k] for k in fixed]), tuple([sources[k] for k in stacked])
 
 
-def _linearize(
+def _linearize(nonzero: Sequence[bool], primals: Sequence[Any], **params: Any) -> Any:
+    plan = params.pop("checkpoint", ())
+    if len(plan) > 1:
+        return _segments(nonzero, primals, checkpoint=plan, **params)
+    return _linearize_steps(nonzero, primals, **params)
+
+
+def _linearize_steps(
     nonzero: Sequence[bool],
     primals: Sequence[Any],
     *,
@@ -433,6 +465,7 @@ def _transpose(
     unroll: int,
     n_consts: int,
     n_carry: int,
+    checkpoint: tuple[int, ...] = (),
 ) -> Any:
     parts = _Parts(n_consts, n_carry)
     given = tuple([type(x) is Linear for x in operands])

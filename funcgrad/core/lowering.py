@@ -9,6 +9,7 @@ its name; a backend prints kernels and never sees a primitive. P primitives and 
 ``ArgReduce``   index (int64) of the first extreme element along ``params["axis"]``
 ``Cumulate``    running fold along ``params["axis"]`` (``params["reverse"]``)
 ``View``        a map of layouts: no arithmetic, no memory
+``Barrier``     the operands themselves; nothing behind it shares a kernel with anything before it
 ``Generate``    elements from their own index: ``iota``
 ``Assemble``    pieces written into regions of a fresh array: concatenate, pad
 ``Contract``    ``dot_general`` by ``params["dimension_numbers"]``
@@ -16,7 +17,7 @@ its name; a backend prints kernels and never sees a primitive. P primitives and 
 ``DynamicSlice``  a window at a computed start;  ``DynamicUpdate``  the same, written
 ``Gather``      read at computed indices;  ``Scatter``  write or accumulate at computed indices
 ``Scan`` ``While`` ``Branch``  loops and branches: programs inside the program, by their jaxprs in ``params``
-``Call``        the jaxpr ``params["jaxpr"]``, applied to the operands
+``Call``        the jaxpr ``params["jaxpr"]``, applied to the operands, or to these behind a barrier
 ``Inline``      a function of tracers written with other primitives, expanded before fusion
 ``Library``     a routine of a native library;  ``Host``  Python code, with the reason why
 ==============  =====================================================================================================
@@ -33,6 +34,7 @@ from .layout import Layout
 __all__ = [
     "ArgReduce",
     "Assemble",
+    "Barrier",
     "Branch",
     "Call",
     "Contract",
@@ -65,7 +67,7 @@ class Scalar:
 
 @dataclass(frozen=True)
 class Reduce:
-    """``monoid`` is one of ``add mul max min and or``; max and min propagate NaN, as NumPy's do."""
+    """``monoid`` is one of ``add mul max min and or xor``; max and min propagate NaN, as NumPy's do."""
 
     monoid: str
 
@@ -87,6 +89,12 @@ class View:
     """``rule(layout of the operand, **params)`` gives the result's layout, or None where a copy is needed."""
 
     rule: Callable[..., Layout | None]
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Several operands, which are also the results. What depends on them is computed after all that stands before, and
+    in kernels of its own, so that equal computations on both sides remain two."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +175,9 @@ class Branch:
 
 @dataclass(frozen=True)
 class Call:
-    pass
+    """``fenced(params)``: whether the operands pass a barrier first; see ``Barrier``."""
+
+    fenced: Callable[[dict[str, Any]], bool] = lambda params: False
 
 
 @dataclass(frozen=True)
@@ -213,6 +223,7 @@ Lowering = (
     | DynamicSlice
     | DynamicUpdate
     | View
+    | Barrier
     | Generate
     | Assemble
     | Scan

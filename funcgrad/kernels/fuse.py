@@ -87,7 +87,7 @@ def inlines(value: Value, walk: Walk, group: Group) -> bool:
     """
     if value.virtual:
         return True
-    if value.kind not in INLINED_KINDS or value.home is not None:
+    if value.kind not in INLINED_KINDS or value.home is not None or value.fenced:
         return False
     if not value.heavy and value.weight <= CHEAP_WEIGHT:
         return True
@@ -180,6 +180,8 @@ class Grouper:
     def __init__(self, refusals: list[Refusal] | None = None) -> None:
         self.groups: list[Group] = []
         self.refusals = refusals
+        self.floors = {0: 0}
+        """The first group behind each barrier."""
 
     def new_group(self, domain: tuple[int, ...], **fields: Any) -> Group:
         group = Group(len(self.groups), domain, **fields)
@@ -256,14 +258,18 @@ class Grouper:
     # -- putting it there
 
     def place(self, value: Value) -> None:
-        earliest = 0
+        earliest = floor = self.floors.setdefault(value.floor, len(self.groups))
         if value.home is not None and (value.mode == 1 or value.kind == "put"):
             array = value.home.value
-            earliest = max([p.group for p in array.parts if p is not value and p.group >= 0], default=-1) + 1
+            written = max([p.group for p in array.parts if p is not value and p.group >= 0], default=-1) + 1
+            earliest = max(earliest, written)
         group = None
         if value.kind != "put" and value.mode != ALONE:
             for candidate in self.candidates(value):
-                reason = _WRITTEN if candidate.number < earliest else obstacle(value, candidate)
+                if candidate.number < floor:
+                    reason = _FENCED
+                else:
+                    reason = _WRITTEN if candidate.number < earliest else obstacle(value, candidate)
                 if not reason and self._try(value, candidate):
                     group = candidate
                     break
@@ -338,6 +344,7 @@ def _shape(numbers: Sequence[int]) -> str:
 
 _WRITTEN = "writes over what another kernel writes first"
 _LATER = "is computed later"
+_FENCED = "stands behind an optimization barrier"
 
 
 def form_groups(graph: Graph, refusals: list[Refusal] | None = None) -> list[Group]:

@@ -64,12 +64,14 @@ class Value:
     group that defines the value, ``claimed`` of one that has it computed on the spot, ``consumers`` of its last
     reader. ``meeting`` is the nearest value through which everything made of this one passes. ``eqn`` is the equation
     that it comes from, None for the copy that makes a result an array of its own. ``whole`` values are too heavy to
-    compute for each of the overlapping layouts that they are read through: see ``find_whole``."""
+    compute for each of the overlapping layouts that they are read through: see ``find_whole``. ``floor``: the number of
+    the last barrier that the value stands behind, 0 for none. ``fenced`` values are read behind a barrier, from
+    memory."""
 
     __slots__ = (
-        "axes", "block", "call", "claimed", "consumers", "dtype", "eqn", "fn", "group", "heavy", "home", "index",
-        "kind", "meeting", "mode", "operands", "params", "parts", "readers", "shape", "stored", "uses", "weight",
-        "whole",
+        "axes", "block", "call", "claimed", "consumers", "dtype", "eqn", "fenced", "floor", "fn", "group", "heavy",
+        "home", "index", "kind", "meeting", "mode", "operands", "params", "parts", "readers", "shape", "stored",
+        "uses", "weight", "whole",
     )  # fmt: skip
 
     def __init__(self, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> None:
@@ -97,6 +99,8 @@ class Value:
         self.claimed = -1
         self.meeting: Value | None = None
         self.whole = False
+        self.floor = 0
+        self.fenced = False
 
     @property
     def size(self) -> int:
@@ -181,6 +185,10 @@ class GraphBuilder:
         """The arrays, by index, that a variable stands for which is read in several places."""
         self.current: Eqn | None = None
         """The equation that is being lowered."""
+        self.floor = 0
+        """The last barrier that it stands behind."""
+        self._barriers = 0
+        self._floors: dict[Var, int] = {}
         self._scalars: dict[tuple[str, bytes], Value] = {}
 
     def run(self, jaxpr: Jaxpr, inputs: Sequence[Ref]) -> list[Ref]:
@@ -191,8 +199,10 @@ class GraphBuilder:
         self.once.update([v for v, n in counts.items() if n == 1])
         self._note_shared(jaxpr.invars, inputs[len(jaxpr.constvars) :])
         expanded = self.current  # equations of an expansion count as the equation that is expanded
+        outer = self.floor
         for eqn in jaxpr.eqns:
             self.current = expanded or eqn
+            self.floor = max([outer, *[self._floors.get(a, 0) for a in eqn.invars if type(a) is Var]])
             lower = eqn.primitive.lower
             rule = self.rules.get(type(lower))
             if rule is None:
@@ -201,8 +211,10 @@ class GraphBuilder:
             if type(results) is Ref:
                 results = (results,)
             self.env.update(zip(eqn.outvars, results, strict=True))
+            if self.floor:
+                self._floors.update(dict.fromkeys(eqn.outvars, self.floor))
             self._note_shared(eqn.outvars, results)
-        self.current = expanded
+        self.current, self.floor = expanded, outer
         return [self.read(a) for a in jaxpr.outvars]
 
     def _note_shared(self, variables: Sequence[Var], refs: Sequence[Ref]) -> None:
@@ -211,12 +223,21 @@ class GraphBuilder:
             for v, x in zip(variables, refs, strict=True) if x.value.kind == "array" and v not in self.once
         ])  # fmt: skip
 
+    def barrier(self, refs: Sequence[Ref]) -> tuple[Ref, ...]:
+        """The same values, for equations that stand behind a new barrier."""
+        self._barriers += 1
+        self.floor = self._barriers
+        for ref in refs:
+            ref.value.fenced = True
+        return tuple(refs)
+
     # -- values
 
     def new(self, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], operands: Sequence[Ref] = ()) -> Value:
         value = Value(kind, shape, dtype, self.count)
         self.count += 1
         value.eqn = self.current
+        value.floor = self.floor
         value.operands = tuple(operands)
         for ref in operands:
             ref.value.uses += 1
@@ -314,6 +335,7 @@ class GraphBuilder:
             self.count += 1
             value.call = call
             value.eqn = eqn
+            value.floor = self.floor
             outs.append(value)
         call.outputs = tuple(outs)
         if scratch:

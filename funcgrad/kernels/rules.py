@@ -84,6 +84,10 @@ def _view(b: GraphBuilder, eqn: Eqn, lower: L.View, refs: list[Ref]) -> Ref:
     return b.view(refs[0], lambda layout: lower.rule(layout, **eqn.params))
 
 
+def _barrier(b: GraphBuilder, eqn: Eqn, lower: L.Barrier, refs: list[Ref]) -> tuple[Ref, ...]:
+    return b.barrier(refs)
+
+
 def _generate(b: GraphBuilder, eqn: Eqn, lower: L.Generate, refs: list[Ref]) -> Ref:
     aval = eqn.outvars[0].aval
     axis = eqn.params["dimension"]
@@ -376,6 +380,7 @@ def _host(b: GraphBuilder, eqn: Eqn, lower: L.Host, refs: list[Ref]) -> tuple[Re
 BASIC_RULES: dict[type, Callable[..., Any]] = {
     L.Scalar: _scalar,
     L.View: _view,
+    L.Barrier: _barrier,
     L.Generate: _generate,
     L.Reduce: _reduce,
     L.ArgReduce: _arg_reduce,

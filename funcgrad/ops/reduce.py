@@ -1,4 +1,4 @@
-"""Folds of whole axes: product, extremes, bitwise and/or, and the positions of extremes.
+"""Folds of whole axes: product, extremes, bitwise and/or/xor, and the positions of extremes.
 
 Derivatives: a product is folded as a tree of pairs, ``d(ab) = da b + a db`` at every node, which is right at zeros and
 costs no division; a maximum passes the tangent of the elements that attain it, split evenly between ties.
@@ -43,6 +43,8 @@ __all__ = [
     "reduce_or_p",
     "reduce_prod",
     "reduce_prod_p",
+    "reduce_xor",
+    "reduce_xor_p",
     "share_of_ties",
 ]
 
@@ -155,6 +157,7 @@ reduce_min_p = reduction("reduce_min", np.minimum, "min", jvp=_extreme_jvp, kind
 _LOGIC = ZeroDerivative("it acts on integers and booleans")
 reduce_and_p = reduction("reduce_and", np.bitwise_and, "and", jvp=_LOGIC, kinds="biu")
 reduce_or_p = reduction("reduce_or", np.bitwise_or, "or", jvp=_LOGIC, kinds="biu")
+reduce_xor_p = reduction("reduce_xor", np.bitwise_xor, "xor", jvp=_LOGIC, kinds="biu")
 
 
 def _reducer(primitive: Primitive, doc: str) -> Any:
@@ -172,6 +175,7 @@ reduce_max = _reducer(reduce_max_p, "Largest element over ``axes``; NaN if there
 reduce_min = _reducer(reduce_min_p, "Smallest element over ``axes``; NaN if there is one, as NumPy's min.")
 reduce_and = _reducer(reduce_and_p, "Bitwise (for booleans: logical) and over ``axes``.")
 reduce_or = _reducer(reduce_or_p, "Bitwise (for booleans: logical) or over ``axes``.")
+reduce_xor = _reducer(reduce_xor_p, "Bitwise exclusive or over ``axes``; of booleans, whether an odd number is true.")
 
 
 # positions of extremes ------------------------------------------------------------------------------------------

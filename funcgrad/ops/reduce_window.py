@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..core.avals import ShapedArray, aval_of
-from ..core.jaxpr import Literal
+from ..core.jaxpr import ClosedJaxpr, Literal
 from ..core.primitive import Primitive
 from ..core.staging import stage
 from ..core.trace import Tracer
@@ -21,16 +21,16 @@ from .structural import broadcast_to, shape_of
 from .window import MONOIDS, identity_of, select_and_gather_add_p, select_and_scatter_add_p, window_extents
 from .window_taps import tap
 
-__all__ = ["reduce_window", "select_and_gather_add", "select_and_scatter_add"]
+__all__ = ["is_identity", "monoid_of", "reduce_window", "select_and_gather_add", "select_and_scatter_add"]
 
 _MONOID_OF: dict[Primitive, str] = {
     ew.add_p: "add", ew.mul_p: "mul", ew.max_p: "max", ew.min_p: "min", ew.and_p: "and", ew.or_p: "or",
+    ew.xor_p: "xor",
 }  # fmt: skip
 
 
-def _monoid(computation: Callable[..., Any], dtype: np.dtype[Any]) -> str | None:
-    """Which of the known folds a function of two scalars is; None if it is another."""
-    closed = stage(lambda a, b: [computation(a, b)], [ShapedArray((), dtype)] * 2, "reduce_window")
+def monoid_of(closed: ClosedJaxpr, dtype: np.dtype[Any]) -> str | None:
+    """Which of the known folds a program of two scalars is; None if it is another."""
     jaxpr = closed.jaxpr
     if len(jaxpr.eqns) != 1 or jaxpr.outvars[0] not in jaxpr.eqns[0].outvars:
         return None
@@ -41,7 +41,8 @@ def _monoid(computation: Callable[..., Any], dtype: np.dtype[Any]) -> str | None
     return {"add": "or", "mul": "and"}.get(str(name), name) if dtype.kind == "b" else name
 
 
-def _is_identity(value: Any, monoid: str, dtype: np.dtype[Any]) -> bool:
+def is_identity(value: Any, monoid: str, dtype: np.dtype[Any]) -> bool:
+    """Whether a fold that begins with ``value`` is the fold of the elements alone."""
     if isinstance(value, Tracer):
         return False
     neutral = identity_of(monoid, dtype)
@@ -96,11 +97,12 @@ def reduce_window(
     if not callable(computation):
         raise TypeError(f"reduce_window: computation must be a function of two values, found {computation!r}")
     start = _start(init_value, dtype)
-    monoid = _monoid(computation, dtype)
+    closed = stage(lambda a, b: [computation(a, b)], [ShapedArray((), dtype)] * 2, "reduce_window")
+    monoid = monoid_of(closed, dtype)
     params = {"window": window, "strides": strides, "padding": pads, "base_dilation": base, "window_dilation": spread}
-    if monoid is not None:
+    if monoid in MONOIDS:
         folded = _bind(MONOIDS[monoid], operand, params)
-        return folded if _is_identity(init_value, monoid, dtype) else computation(start, folded)
+        return folded if is_identity(init_value, monoid, dtype) else computation(start, folded)
     return _fold_arrays(operand, start, computation, **params)
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "broadcast_in_dim_p",
     "broadcast_to",
     "expand_dims",
+    "is_linear_unary",
     "moveaxis",
     "reduce_sum",
     "reduce_sum_p",
@@ -67,6 +68,11 @@ def linear_unary(name: str, **fields: Any) -> Primitive:
     primitive = Primitive(name, jvp=linear_jvp(name), **fields)
     _LINEAR[name] = primitive
     return primitive
+
+
+def is_linear_unary(primitive: Primitive) -> bool:
+    """Whether `linear_unary` made it."""
+    return primitive.name in _LINEAR
 
 
 # reshape --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""Common subexpressions: equal primitives on equal operands with equal parameters are computed once."""
+"""Common subexpressions: equal primitives on equal operands with equal parameters are computed once.
+
+Barriers remain: what stands behind one reads other variables than what stands before, and so stays apart.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Literal, Var, has_effect
+from ..core.lowering import Barrier
 from .rewrite import Substitution, rebuild
 
 __all__ = ["eliminate_common_subexpressions"]
@@ -28,7 +32,7 @@ def eliminate_common_subexpressions(closed: ClosedJaxpr) -> ClosedJaxpr:
     eqns = []
     for eqn in closed.jaxpr.eqns:
         eqn = substitute.eqn(eqn)
-        if has_effect(eqn):
+        if has_effect(eqn) or isinstance(eqn.primitive.lower, Barrier):
             eqns.append(eqn)
             continue
         key = _key(eqn)

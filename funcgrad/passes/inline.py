@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Literal, Var
 from ..core.lowering import Call, Inline
 from ..core.staging import stage
+from ..ops.marks import optimization_barrier_p
 from .rewrite import Substitution, rebuild
 
 __all__ = ["inline_calls"]
@@ -28,6 +29,17 @@ def _expansion(eqn: Eqn) -> ClosedJaxpr:
         return list(out) if eqn.primitive.multiple_results else [out]
 
     return stage(expand, [a.aval for a in eqn.invars], eqn.primitive.name)
+
+
+def _fenced(eqn: Eqn, copied: list[Eqn | tuple[Var, Atom]]) -> list[Atom]:
+    """The operands of an equation, behind a barrier where the call wants one."""
+    lower = eqn.primitive.lower
+    arrays = dict.fromkeys([a for a in eqn.invars if type(a) is Var])
+    if not isinstance(lower, Call) or not arrays or not lower.fenced(eqn.params):
+        return list(eqn.invars)
+    behind: dict[Atom, Var] = {a: Var(a.aval) for a in arrays}
+    copied.append(Eqn(optimization_barrier_p, tuple(arrays), {}, tuple(behind.values()), eqn.source))
+    return [behind.get(a, a) for a in eqn.invars]
 
 
 def inline_calls(closed: ClosedJaxpr) -> ClosedJaxpr:
@@ -53,8 +65,8 @@ def inline_calls(closed: ClosedJaxpr) -> ClosedJaxpr:
             constvars.append(Var(v.aval))
             consts.append(value)
             renamed[v] = constvars[-1]
-        renamed.update(zip(inner.jaxpr.invars, eqn.invars, strict=True))
         copied: list[Eqn | tuple[Var, Atom]] = []
+        renamed.update(zip(inner.jaxpr.invars, _fenced(eqn, copied), strict=True))
         for e in inner.jaxpr.eqns:  # fresh variables: the same jaxpr may be called twice
             outvars = tuple([Var(v.aval) for v in e.outvars])
             source = (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..control.live import eliminate_dead_code
 from ..core.jaxpr import ClosedJaxpr, check_jaxpr
 from .control import simplify_control
 from .cse import eliminate_common_subexpressions
-from .dce import eliminate_dead_code
 from .inline import inline_calls
 from .products import transpose_products
 from .simplify import simplify

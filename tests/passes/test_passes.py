@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import funcgrad as fg
+from funcgrad.control.live import eliminate_dead_code
 from funcgrad.core.jaxpr import ClosedJaxpr, check_jaxpr, eval_jaxpr
-from funcgrad.passes.dce import eliminate_dead_code
 from funcgrad.passes.pipeline import PASSES, optimize
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 2.5, np.inf, -np.inf, np.nan, 5e-324, 1e308]

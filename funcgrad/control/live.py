@@ -1,18 +1,23 @@
-"""Drop what nobody reads: equations, constants, and of loops and branches the results, carries and operands that no
-result depends on. Inputs of the program stay: they are the signature."""
+"""What of a program somebody reads: its equations, and of loops, branches and calls the results, carries and operands.
+
+``eliminate_dead_code`` is the pass, which leaves a program its signature; ``part_of`` is the part of a program that
+computes some of its results, from the inputs that these need.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import compress
 
-from ..control.cond import cond_p
-from ..control.loop import while_p
-from ..control.scan import scan_p
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Var, has_effect
 from ..core.primitive import Primitive
+from ..ops.marks import optimization_barrier_p
+from .call import jit_p, named_call_p
+from .cond import cond_p
+from .loop import while_p
+from .scan import scan_p
 
-__all__ = ["eliminate_dead_code"]
+__all__ = ["RULES", "eliminate_dead_code", "of_call", "part_of"]
 
 
 def eliminate_dead_code(closed: ClosedJaxpr) -> ClosedJaxpr:
@@ -23,6 +28,12 @@ def eliminate_dead_code(closed: ClosedJaxpr) -> ClosedJaxpr:
         Jaxpr(tuple([v for v, _ in consts]), jaxpr.invars, tuple(kept), jaxpr.outvars, jaxpr.name),
         tuple([c for _, c in consts]),
     )
+
+
+def part_of(closed: ClosedJaxpr, outs: Sequence[bool], keep: int = 0) -> tuple[ClosedJaxpr, list[bool]]:
+    """The program of some results, and the inputs that it has: those they depend on, and the first ``keep``."""
+    ins = [needed or k < keep for k, needed in enumerate(_needed(closed, outs))]
+    return _program(closed, ins, outs), ins
 
 
 def _trim(eqns: Sequence[Eqn], outs: Sequence[Atom]) -> tuple[list[Eqn], set[Var]]:
@@ -49,7 +60,8 @@ def _program(closed: ClosedJaxpr, ins: Sequence[bool], outs: Sequence[bool]) -> 
     eqns = tuple(_trim(jaxpr.eqns, outvars)[0])
     if all(ins) and all(outs) and len(eqns) == len(jaxpr.eqns) and all(map(_same, eqns, jaxpr.eqns)):
         return closed
-    return ClosedJaxpr(Jaxpr((), tuple(compress(jaxpr.invars, ins)), eqns, outvars, jaxpr.name))
+    trimmed = Jaxpr(jaxpr.constvars, tuple(compress(jaxpr.invars, ins)), eqns, outvars, jaxpr.name)
+    return ClosedJaxpr(trimmed, closed.consts)
 
 
 def _same(a: Eqn, b: Eqn) -> bool:
@@ -107,6 +119,16 @@ def _cond(eqn: Eqn, used: Sequence[bool]) -> Eqn:
     return _trimmed(eqn, [True, *ins], used, {"branches": tuple([_program(b, ins, used) for b in branches])})
 
 
+def of_call(eqn: Eqn, used: Sequence[bool]) -> Eqn:
+    """A call of ``params["jaxpr"]``."""
+    program, ins = part_of(eqn.params["jaxpr"], used)
+    return _trimmed(eqn, ins, used, {"jaxpr": program})
+
+
+def _barrier(eqn: Eqn, used: Sequence[bool]) -> Eqn:
+    return _trimmed(eqn, used, used, {})
+
+
 def _trimmed(eqn: Eqn, ins: Sequence[bool], outs: Sequence[bool], params: dict[str, object]) -> Eqn:
     if all(ins) and all(outs) and all([eqn.params[k] == v for k, v in params.items()]):
         return eqn
@@ -114,4 +136,11 @@ def _trimmed(eqn: Eqn, ins: Sequence[bool], outs: Sequence[bool], params: dict[s
     return Eqn(eqn.primitive, invars, {**eqn.params, **params}, outvars, eqn.source)
 
 
-RULES: dict[Primitive, Callable[[Eqn, Sequence[bool]], Eqn]] = {scan_p: _scan, while_p: _while, cond_p: _cond}
+RULES: dict[Primitive, Callable[[Eqn, Sequence[bool]], Eqn]] = {
+    scan_p: _scan,
+    while_p: _while,
+    cond_p: _cond,
+    jit_p: of_call,
+    named_call_p: of_call,
+    optimization_barrier_p: _barrier,
+}
