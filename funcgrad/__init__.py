@@ -13,8 +13,9 @@ Names are JAX's, arrays and dtypes NumPy's, kernels Numba's Python.
 
 from __future__ import annotations
 
-from . import flatten_util, lax, nn, numpy, scipy, tree, tree_util
+from . import debug, flatten_util, lax, nn, numpy, scipy, tree, tree_util
 from ._version import __version__
+from .control.callback import io_callback, pure_callback
 from .control.checkpoint import checkpoint
 from .core.avals import FLOAT0 as float0
 from .core.jaxpr import ClosedJaxpr, Jaxpr, check_jaxpr
@@ -48,6 +49,7 @@ __all__ = [
     "check_jaxpr",
     "checkpoint",
     "clear_caches",
+    "debug",
     "eval_shape",
     "explain",
     "flatten_util",
@@ -55,6 +57,7 @@ __all__ = [
     "get_num_threads",
     "grad",
     "hessian",
+    "io_callback",
     "jacfwd",
     "jacrev",
     "jit",
@@ -65,6 +68,7 @@ __all__ = [
     "make_jaxpr",
     "nn",
     "numpy",
+    "pure_callback",
     "remat",
     "scipy",
     "set_num_threads",
