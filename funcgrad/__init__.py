@@ -15,12 +15,15 @@ from __future__ import annotations
 
 from . import debug, flatten_util, lax, nn, numpy, scipy, tree, tree_util
 from ._version import __version__
+from .config import config
 from .control.callback import io_callback, pure_callback
 from .control.checkpoint import checkpoint
 from .core.avals import FLOAT0 as float0
 from .core.jaxpr import ClosedJaxpr, Jaxpr, check_jaxpr
 from .core.trace import Tracer
-from .errors import FuncgradError, FuncgradWarning, LeakedTracerError, NonDifferentiableError
+from .debug import infs as debug_infs
+from .debug import nans as debug_nans
+from .errors import FuncgradError, FuncgradWarning, LeakedTracerError, NonDifferentiableError, NonFiniteError
 from .explain import Explanation, explain
 from .jit import clear_caches, jit
 from .numpy import at
@@ -41,6 +44,7 @@ __all__ = [
     "Jaxpr",
     "LeakedTracerError",
     "NonDifferentiableError",
+    "NonFiniteError",
     "ShapeDtypeStruct",
     "Tracer",
     "__version__",
@@ -49,7 +53,10 @@ __all__ = [
     "check_jaxpr",
     "checkpoint",
     "clear_caches",
+    "config",
     "debug",
+    "debug_infs",
+    "debug_nans",
     "eval_shape",
     "explain",
     "flatten_util",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ConcretizationError",
     "FuncgradError",
@@ -9,6 +11,7 @@ __all__ = [
     "JaxprError",
     "LeakedTracerError",
     "NonDifferentiableError",
+    "NonFiniteError",
     "TracerArrayError",
     "TracerBoolError",
     "TracerIndexError",
@@ -35,6 +38,17 @@ class LeakedTracerError(FuncgradError):
 
 class NonDifferentiableError(FuncgradError, TypeError):
     """A derivative was asked of something that has none."""
+
+
+class NonFiniteError(FuncgradError, FloatingPointError):
+    """A NaN (or an infinity) in a result, found by ``debug_nans`` or ``debug_infs``.
+
+    ``origin``: where it was made, a `debug.Origin`; None where that could not be found.
+    """
+
+    def __init__(self, message: str, origin: Any = None) -> None:
+        super().__init__(message)
+        self.origin = origin
 
 
 class ConcretizationError(FuncgradError, TypeError):

@@ -35,7 +35,7 @@ from .passes.pipeline import optimize
 from .transforms.flat import FlatFunction, canonical_argnums, check_arguments, check_callable, function_name
 from .tree_specialize import Specialized, specialize
 
-__all__ = ["Compiled", "JitFunction", "Lowered", "Traced", "clear_caches", "jit"]
+__all__ = ["Compiled", "JitFunction", "Lowered", "Traced", "clear_caches", "jit", "watch_calls"]
 
 
 # executables of call equations ----------------------------------------------------------------------------------
@@ -395,6 +395,20 @@ class JitFunction:
         check_arguments(fun, args, kwargs, leaves, "jit", abstract=True)
         return self._trace(fun, leaves, in_tree, statics)
 
+    @property
+    def has_static(self) -> bool:
+        return self._has_static
+
+    @property
+    def donates(self) -> bool:
+        return bool(self._donate_argnums or self._donate_argnames)
+
+    def program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Traced, list[Any]]:
+        """What a call runs, and the leaves that it is run on."""
+        fun, args, kwargs, statics = self._split_static(args, kwargs)
+        leaves, in_tree = tree.flatten((args, kwargs))
+        return self._trace(fun, leaves, in_tree, statics), leaves
+
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         return self.trace(*args, **kwargs).lower()
 
@@ -559,6 +573,21 @@ def jit(
     if both:
         raise ValueError(f"jit: argument {both[0]} is both static and donated; a static argument has no memory to give")
     return JitFunction(fun, nums, names, donated, donated_names, inline)
+
+
+Watcher = Callable[[Callable[..., Any], "JitFunction | Compiled", tuple[Any, ...], dict[str, Any]], Any]
+_RUNS: dict[type, Callable[..., Any]] = {JitFunction: JitFunction.__call__, Compiled: Compiled.__call__}
+
+
+def watch_calls(watcher: Watcher | None) -> None:
+    """Have ``watcher(run, fun, args, kwargs)`` make every call of a compiled function, as ``run(fun, *args, **kwargs)``
+    does; None: nobody. The method is replaced, not asked, so that nobody watching costs nothing."""
+
+    def watched(run: Callable[..., Any], watcher: Watcher) -> Callable[..., Any]:
+        return lambda self, *args, **kwargs: watcher(run, self, args, kwargs)
+
+    for kind, run in _RUNS.items():
+        type.__setattr__(kind, "__call__", run if watcher is None else watched(run, watcher))
 
 
 def clear_caches() -> None:

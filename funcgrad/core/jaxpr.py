@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import JaxprError
 from .avals import ShapedArray, aval_of
 from .primitive import Primitive
-from .trace import Source
+from .trace import STATE, Source, acts_for_source
 
 __all__ = [
     "Atom",
@@ -170,18 +170,24 @@ def last_uses(jaxpr: Jaxpr) -> list[list[Var]]:
     return dead
 
 
+@acts_for_source
 def eval_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
     """Re-bind every equation on ``args`` in the current trace; intermediate values are dropped after last use."""
     env: dict[Var, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
     env.update(zip(jaxpr.invars, args, strict=True))
-    for eqn, gone in zip(jaxpr.eqns, last_uses(jaxpr), strict=True):
-        out = eqn.primitive.bind(*[_read(env, a) for a in eqn.invars], **eqn.params)
-        if eqn.primitive.multiple_results:
-            env.update(zip(eqn.outvars, out, strict=True))
-        else:
-            env[eqn.outvars[0]] = out
-        for v in gone:
-            del env[v]
+    asked = STATE.source
+    try:
+        for eqn, gone in zip(jaxpr.eqns, last_uses(jaxpr), strict=True):
+            STATE.source = eqn.source or asked
+            out = eqn.primitive.bind(*[_read(env, a) for a in eqn.invars], **eqn.params)
+            if eqn.primitive.multiple_results:
+                env.update(zip(eqn.outvars, out, strict=True))
+            else:
+                env[eqn.outvars[0]] = out
+            for v in gone:
+                del env[v]
+    finally:
+        STATE.source = asked
     return [_read(env, a) for a in jaxpr.outvars]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .watch import infs, nans
+from .origin import Input, Origin
 from .printing import callback, print
 
-__all__ = ["callback", "print"]
+__all__ = ["Input", "Origin", "callback", "infs", "nans", "print"]
