@@ -13,7 +13,7 @@ Names are JAX's, arrays and dtypes NumPy's, kernels Numba's Python.
 
 from __future__ import annotations
 
-from . import debug, flatten_util, lax, nn, numpy, scipy, tree, tree_util
+from . import checkify, debug, experimental, flatten_util, lax, nn, numpy, scipy, tree, tree_util
 from ._version import __version__
 from .config import config
 from .control.callback import io_callback, pure_callback
@@ -51,6 +51,7 @@ __all__ = [
     "at",
     "cache",
     "check_jaxpr",
+    "checkify",
     "checkpoint",
     "clear_caches",
     "config",
@@ -58,6 +59,7 @@ __all__ = [
     "debug_infs",
     "debug_nans",
     "eval_shape",
+    "experimental",
     "explain",
     "flatten_util",
     "float0",

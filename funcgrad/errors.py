@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "CheckError",
     "ConcretizationError",
     "FuncgradError",
     "FuncgradWarning",
@@ -38,6 +39,10 @@ class LeakedTracerError(FuncgradError):
 
 class NonDifferentiableError(FuncgradError, TypeError):
     """A derivative was asked of something that has none."""
+
+
+class CheckError(FuncgradError, ValueError):
+    """A `checkify.check` failed."""
 
 
 class NonFiniteError(FuncgradError, FloatingPointError):

@@ -30,6 +30,7 @@ from .interpret import execute, handed_over, interpreter, patience, typed_result
 from .loop_programs import batched_loop, jvp_body, linearized, masked_loop, pushed, with_unused_inputs
 from .reverse import backward, backward_avals, backward_nonzero
 from .scan import chosen, linear_carries
+from .splitting import without_checks
 
 __all__ = ["while_p"]
 
@@ -174,6 +175,11 @@ def _batch(
 ) -> Any:
     parts = Parts(cond_nconsts, body_nconsts)
     found = batched_loop(axis, dims, cond_jaxpr, body_jaxpr, cond_nconsts, body_nconsts)
+    if found.differs:
+        counts = {"cond_nconsts": cond_nconsts, "body_nconsts": body_nconsts}
+        run = without_checks(while_p, {"cond_jaxpr": cond_jaxpr, "body_jaxpr": body_jaxpr, **counts})
+        if run is not None:
+            return batch_subtrace(run, axis[0], args, dims, axis[1])
     cond_consts, consts, carry = parts.ins(args)
     carry_dims = parts.ins(dims)[2]
     carry = [
