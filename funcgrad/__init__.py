@@ -13,7 +13,7 @@ Names are JAX's, arrays and dtypes NumPy's, kernels Numba's Python.
 
 from __future__ import annotations
 
-from . import checkify, debug, experimental, flatten_util, lax, nn, numpy, scipy, tree, tree_util
+from . import checkify, debug, experimental, flatten_util, lax, nn, numpy, scipy, test_util, tree, tree_util
 from ._version import __version__
 from .config import config
 from .control.callback import io_callback, pure_callback
@@ -81,6 +81,7 @@ __all__ = [
     "remat",
     "scipy",
     "set_num_threads",
+    "test_util",
     "tree",
     "tree_util",
     "value_and_grad",

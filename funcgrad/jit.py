@@ -35,7 +35,7 @@ from .passes.pipeline import optimize
 from .transforms.flat import FlatFunction, canonical_argnums, check_arguments, check_callable, function_name
 from .tree_specialize import Specialized, specialize
 
-__all__ = ["Compiled", "JitFunction", "Lowered", "Traced", "clear_caches", "jit", "watch_calls"]
+__all__ = ["Compiled", "JitFunction", "Lowered", "Traced", "clear_caches", "jit"]
 
 
 # executables of call equations ----------------------------------------------------------------------------------
@@ -573,21 +573,6 @@ def jit(
     if both:
         raise ValueError(f"jit: argument {both[0]} is both static and donated; a static argument has no memory to give")
     return JitFunction(fun, nums, names, donated, donated_names, inline)
-
-
-Watcher = Callable[[Callable[..., Any], "JitFunction | Compiled", tuple[Any, ...], dict[str, Any]], Any]
-_RUNS: dict[type, Callable[..., Any]] = {JitFunction: JitFunction.__call__, Compiled: Compiled.__call__}
-
-
-def watch_calls(watcher: Watcher | None) -> None:
-    """Have ``watcher(run, fun, args, kwargs)`` make every call of a compiled function, as ``run(fun, *args, **kwargs)``
-    does; None: nobody. The method is replaced, not asked, so that nobody watching costs nothing."""
-
-    def watched(run: Callable[..., Any], watcher: Watcher) -> Callable[..., Any]:
-        return lambda self, *args, **kwargs: watcher(run, self, args, kwargs)
-
-    for kind, run in _RUNS.items():
-        type.__setattr__(kind, "__call__", run if watcher is None else watched(run, watcher))
 
 
 def clear_caches() -> None:

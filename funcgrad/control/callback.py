@@ -13,7 +13,7 @@ order in which they are written. A debug callback has no results, so that deriva
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -65,7 +65,7 @@ class Function:
     def run(self, arrays: Sequence[Any], avals: Sequence[ShapedArray]) -> list[Any]:
         rest = iter([np.array(x)[()] for x in arrays])  # copies, which the function may keep and write to
         leaves = [self.fixed[k] if k in self.fixed else next(rest) for k in range(self.in_tree.num_leaves)]
-        args, kwargs = self.in_tree.unflatten(leaves)
+        args, kwargs = cast("tuple[tuple[Any, ...], dict[str, Any]]", self.in_tree.unflatten(leaves))
         saved = STATE.trace, STATE.axes
         STATE.trace, STATE.axes = EVAL, ()  # it computes with values, whatever is traced around it
         try:
@@ -186,6 +186,10 @@ def _io_batch(size: int, args: Sequence[Any], dims: Sequence[int | None], **para
     return _each_lane(io_callback_p, size, args, dims, **params)
 
 
+def _debug_batch(size: int, args: Sequence[Any], dims: Sequence[int | None], **params: Any) -> Any:
+    return _each_lane(debug_callback_p, size, args, dims, **params)
+
+
 _OPAQUE = (
     "it runs a Python function that cannot be looked into. Give its derivative with custom_jvp or custom_vjp around "
     "the call"
@@ -206,10 +210,10 @@ def _primitive(name: str, **rules: Any) -> Primitive:
 
 pure_callback_p = _primitive("pure_callback", jvp=NotDifferentiable(_OPAQUE), batch=_pure_batch)
 io_callback_p = _primitive("io_callback", jvp=NotDifferentiable(_OPAQUE), batch=_io_batch, has_effect=True)
-debug_callback_p = _primitive(
+debug_callback_p: Primitive = _primitive(
     "debug_callback",
     jvp=ZeroDerivative("it has no results"),
-    batch=lambda *args, **params: _each_lane(debug_callback_p, *args, **params),
+    batch=_debug_batch,
     has_effect=True,
 )
 
@@ -349,5 +353,3 @@ def io_callback(
     (np.float64(6.0), np.float64(8.0))
     """
     return _bind(io_callback_p, callback, result_shape_dtypes, args, kwargs, ordered=bool(ordered))
-
-

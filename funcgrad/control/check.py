@@ -97,7 +97,7 @@ class Error:
             return f"Error({self.code!r})"
 
 
-tree.register_pytree_node(Error, lambda e: ((e.code, e.payload), e.sites), lambda sites, xs: Error(*xs, sites))
+tree.register_pytree_node(Error, lambda e: ((e.code, e.payload), e.sites), lambda sites, xs: Error(xs[0], xs[1], sites))
 
 
 def concrete(code: Any, what: str) -> np.ndarray:
@@ -173,7 +173,9 @@ def check(pred: Any, msg: str, *fmt_args: Any, debug: bool = False, **fmt_kwargs
     except TypeError as error:
         raise TypeError(f"check: the predicate: {error}") from None
     if aval.shape != () or aval.dtype.kind != "b":
-        raise TypeError(f"check: the predicate must be a boolean scalar, found {aval}. Reduce it with .all() or .any().")
+        raise TypeError(
+            f"check: the predicate must be a boolean scalar, found {aval}. Reduce it with .all() or .any()."
+        )
     leaves, fmt_tree = tree.flatten((fmt_args, fmt_kwargs))
     arrays, fixed = [], {}
     for k, x in enumerate(leaves):

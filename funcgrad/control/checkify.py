@@ -179,7 +179,7 @@ def _below(batch: tuple[int, ...], k: int) -> int:
     return size
 
 
-# programs inside equations ----------------------------------------------------------------------------------------------
+# programs inside equations --------------------------------------------------------------------------------------------
 
 
 @per_jaxpr
@@ -320,15 +320,14 @@ def _checked_loop(programs: tuple[ClosedJaxpr, ...], errors: Errors, n_cond: int
     def step(*args: Any) -> list[Any]:
         cond_consts, consts, state, carry = args[:n_cond], args[n_cond:n], args[n : n + m], args[n + m + 1 :]
         of_body, of_condition = _Checks(), _Checks()
-        carry = _split(call_jaxpr(body_checked)(*consts, *carry), body_sites, of_body)
-        (going,) = _split(call_jaxpr(cond_checked)(*cond_consts, *carry), cond_sites, of_condition)
+        values = _split(call_jaxpr(body_checked)(*consts, *carry), body_sites, of_body)
+        (going,) = _split(call_jaxpr(cond_checked)(*cond_consts, *values), cond_sites, of_condition)
         zero = CODE.type(0)
         code = zero if of_body.code is None else of_body.code
         code = select(gt(code, zero), add(code, CODE.type(len(cond_sites))), zero)
         if of_condition.code is not None:
             code = select(eq(code, zero), of_condition.code, code)
-        state = _first(state, [code, *of_condition.payload, *of_body.payload])
-        return [*state, going, *carry]
+        return [*_first(state, [code, *of_condition.payload, *of_body.payload]), going, *values]
 
     avals = [*condition.in_avals[:n_cond], *body.in_avals[:n_body], *states, flag, *body.in_avals[n_body:]]
     extra, stepping = without_constants(stage(step, avals, body.jaxpr.name))
@@ -364,7 +363,7 @@ def _splitter(primitive: Primitive, params: dict[str, Any]) -> Callable[..., Any
 set_splitter(_splitter)
 
 
-# for users --------------------------------------------------------------------------------------------------------------
+# for users ------------------------------------------------------------------------------------------------------------
 
 
 def checkify(fun: Callable[..., Any], errors: Iterable[str] = frozenset({"user"})) -> Callable[..., Any]:
@@ -415,5 +414,3 @@ def checkify(fun: Callable[..., Any], errors: Iterable[str] = frozenset({"user"}
         return error, flat.out_tree.unflatten(own_all(outs, leaves))
 
     return checked_fun
-
-

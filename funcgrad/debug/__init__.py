@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from .watch import infs, nans
 from .origin import Input, Origin
 from .printing import callback, print
+from .statistics import LeafStatistics, Statistics, check_finite, statistics
+from .watch import infs, nans
 
-__all__ = ["Input", "Origin", "callback", "infs", "nans", "print"]
+__all__ = [
+    "Input",
+    "LeafStatistics",
+    "Origin",
+    "Statistics",
+    "callback",
+    "check_finite",
+    "infs",
+    "nans",
+    "print",
+    "statistics",
+]

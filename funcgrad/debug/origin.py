@@ -18,7 +18,7 @@ from ..control.derived import silent
 from ..control.loop import while_p
 from ..control.scan import scan_p
 from ..core.avals import aval_of
-from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Literal, Var
+from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Var
 from ..core.lowering import Call, Inline
 from ..core.primitive import Primitive
 from ..core.staging import stage
@@ -85,7 +85,7 @@ class Walk:
             if not before:
                 return self.operation(eqn.primitive, values, eqn.params, env[atom], eqn.source)
             atom = before[0]
-        index = jaxpr.invars.index(atom) if atom in jaxpr.invars else -1  # type: ignore[arg-type]
+        index = jaxpr.invars.index(atom) if atom in jaxpr.invars else -1
         return Input(index, env[atom] if type(atom) is Var else atom.value)  # type: ignore[union-attr]
 
     def operation(
@@ -177,7 +177,7 @@ class Walk:
         return None
 
 
-def _typed(a: Literal) -> Any:
+def _typed(a: Any) -> Any:
     return a.value if a.aval.weak_type else a.aval.dtype.type(a.value)
 
 

@@ -1,7 +1,7 @@
 """``debug_nans`` and ``debug_infs``: results are looked at, and the first operation to blame is named.
 
 While a switch is on, calls of compiled functions, operations on arrays and the results of transformations are watched
-(``jit.watch_calls``, ``core.trace.watch_values``, ``transforms.flat.watch_results``); while none is, nothing is.
+(``core.trace.watch_values``, ``transforms.flat.watch_results``); while none is, nothing is.
 
 Inside a transformation (an eager ``grad``) a NaN is only noted, with the operation that made it and that one's
 operands; it is an error if it reaches the result. So what a mask removes does no harm.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from .. import tree
 from ..core.primitive import ZERO, Primitive
 from ..core.trace import EVAL, STATE, Source, Trace, Tracer, is_inside, user_source, watch_values
 from ..errors import FuncgradError, NonFiniteError
-from ..jit import Compiled, JitFunction, watch_calls
+from ..jit import Compiled, JitFunction
 from ..transforms.flat import leaf_name, watch_results
 from .origin import Input, Origin, Test, Walk, find_origin, summary
 
@@ -75,9 +75,18 @@ def _test() -> Test | None:
     return np.isnan if nan else np.isinf if inf else None
 
 
+_RUNS: dict[type, Any] = {JitFunction: JitFunction.__call__, Compiled: Compiled.__call__}
+
+
+def _watched(run: Any) -> Callable[..., Any]:
+    return lambda self, *args, **kwargs: _watch_call(run, self, args, kwargs)
+
+
 def _install() -> None:
+    """Methods are replaced, not asked, so that nobody watching costs nothing."""
     on = _blocks > 0 or any(_defaults.values())
-    watch_calls(_watch_call if on else None)
+    for kind, run in _RUNS.items():
+        type.__setattr__(kind, "__call__", _watched(run) if on else run)
     watch_values(_watch_value if on else None)
     watch_results(_watch_results if on else None)
     Trace.look_at_rule = staticmethod(_watch_rule) if on else None
@@ -107,6 +116,17 @@ def _switched(name: str, value: bool) -> Iterator[None]:
         _local.chosen, _local.notes = saved, notes
 
 
+@contextmanager
+def _nobody_watching() -> Iterator[None]:
+    """While a program is run once more."""
+    saved = _local.chosen
+    _local.chosen = dict.fromkeys(SWITCHES, False)
+    try:
+        yield
+    finally:
+        _local.chosen = saved
+
+
 def nans(enable: bool = True) -> Any:
     """A block in which a NaN in the result of a compiled function, a transformation or an operation is an error.
 
@@ -114,6 +134,8 @@ def nans(enable: bool = True) -> Any:
     operands, the step of a loop, and whether it was in the forward or in the backward pass. What reaches no result does
     not count. To find it the program is run once more, operation by operation; until then a call costs one look at its
     results.
+
+    NumPy's own functions, called outside of all that, are NumPy's: see ``np.seterr``.
 
     The switch is this thread's. For the whole process: ``funcgrad.config.update("debug_nans", True)``, or
     ``FUNCGRAD_DEBUG_NANS=1`` in the environment.
@@ -173,7 +195,8 @@ def _blame_call(
     where = f" at result{path}" if path else ""
     head = f"{_word(test, bad)} in the result of {traced.fun_name}{where}"
     try:
-        found = find_origin(test, traced.jaxpr, leaves)
+        with _nobody_watching():
+            found = find_origin(test, traced.jaxpr, leaves)
     except FuncgradError as error:
         raise NonFiniteError(f"{head}. Its origin cannot be sought by running it again: {error}") from None
     if isinstance(found, Input):
@@ -221,7 +244,7 @@ def _watch_rule(primitive: Primitive, operands: Sequence[Any], results: Sequence
         _local.notes.update((id(x), note) for x in fresh)
 
 
-def _watch_results(results: Sequence[Any]) -> None:
+def _watch_results(results: Sequence[Any], last: bool) -> None:
     """At the end of a transformation: what was noted is an error if it got here."""
     test = _test() if STATE.trace is EVAL and not is_inside() else None
     if test is None:
@@ -242,7 +265,7 @@ def _watch_results(results: Sequence[Any]) -> None:
             if before and note.params is not None:
                 raise NonFiniteError(f"{head}: it was given, {_place(test, before[0])}.", Input(-1, before[0]))
             _blame_note(test, note, head, x)
-    if results:
+    if results and last:
         notes.clear()
 
 
@@ -257,7 +280,7 @@ def _blame_note(test: Test, note: _Note, head: str, bad: Any) -> None:
     saved = STATE.trace
     STATE.trace = EVAL
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), _nobody_watching():
             found = Walk(test).operation(note.primitive, note.args, note.params, result, note.source)
     finally:
         STATE.trace = saved
@@ -286,7 +309,8 @@ def _index(row: Any) -> str:
 def describe(test: Test, origin: Origin) -> str:
     """The operation to blame, in a few lines."""
     source = origin.source
-    lines = [f"made by {origin.primitive} at {source}"]
+    given = any([_is_bad(test, x) for x in origin.operands])
+    lines = [f"{'it came with an operand of' if given else 'made by'} {origin.primitive} at {source}"]
     if source is not None and source.backward:
         lines[0] += ", in the backward pass: the derivative of that line"
     else:

@@ -179,11 +179,12 @@ def static_positions(argnums: int | Sequence[int], n_args: int, transform: str) 
     return frozenset(canonical_argnums(argnums, n_args, transform, "static_argnums", why))
 
 
-_look: Callable[[Sequence[Any]], None] | None = None
+_look: Callable[[Sequence[Any], bool], None] | None = None
 
 
-def watch_results(look: Callable[[Sequence[Any]], None] | None) -> None:
-    """Have ``look(results)`` called for what transformations give back to the user; None: nobody looks."""
+def watch_results(look: Callable[[Sequence[Any], bool], None] | None) -> None:
+    """Have ``look(results, last)`` called for what transformations give back to the user, ``last`` if nothing follows;
+    None: nobody looks."""
     global _look
     _look = look
 
@@ -195,7 +196,7 @@ def own(x: Any) -> Any:
         LeakedTracerError: a tracer as the result of a computation with values.
     """
     if _look is not None:
-        _look([x])
+        _look([x], False)
     return _owned(x)
 
 
@@ -222,7 +223,7 @@ def own_all(results: Iterable[Any], taken: Iterable[Any] = ()) -> list[Any]:
     """As `own`, and so that writing to one result changes neither another nor any of ``taken``."""
     if _look is not None:
         results = list(results)
-        _look(results)
+        _look(results, True)
     seen = {_memory(x) for x in taken if type(x) is np.ndarray}
     owned = []
     for x in results:
