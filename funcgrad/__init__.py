@@ -13,9 +13,26 @@ Names are JAX's, arrays and dtypes NumPy's, kernels Numba's Python.
 
 from __future__ import annotations
 
-from . import ad_checkpoint, custom_derivatives, flatten_util, jet, lax, nn, numpy, scipy, tree, tree_util
+from . import (
+    ad_checkpoint,
+    checkify,
+    custom_derivatives,
+    debug,
+    experimental,
+    flatten_util,
+    jet,
+    lax,
+    nn,
+    numpy,
+    scipy,
+    test_util,
+    tree,
+    tree_util,
+)
 from ._version import __version__
+from .config import config
 from .control.call import named_call
+from .control.callback import io_callback, pure_callback
 from .control.checkpoint import checkpoint
 from .control.custom_functions import closure_convert, custom_gradient, custom_jvp, custom_vjp
 from .control.policies import checkpoint_name, checkpoint_policies
@@ -23,7 +40,9 @@ from .control.residuals import print_saved_residuals, saved_residuals
 from .core.avals import FLOAT0 as float0
 from .core.jaxpr import ClosedJaxpr, Jaxpr, check_jaxpr
 from .core.trace import Tracer
-from .errors import FuncgradError, FuncgradWarning, LeakedTracerError, NonDifferentiableError
+from .debug import infs as debug_infs
+from .debug import nans as debug_nans
+from .errors import FuncgradError, FuncgradWarning, LeakedTracerError, NonDifferentiableError, NonFiniteError
 from .explain import Explanation, explain
 from .jit import clear_caches, jit
 from .numpy import at
@@ -45,6 +64,7 @@ __all__ = [
     "Jaxpr",
     "LeakedTracerError",
     "NonDifferentiableError",
+    "NonFiniteError",
     "ShapeDtypeStruct",
     "Tracer",
     "__version__",
@@ -52,22 +72,29 @@ __all__ = [
     "at",
     "cache",
     "check_jaxpr",
+    "checkify",
     "checkpoint",
     "checkpoint_name",
     "checkpoint_policies",
     "clear_caches",
     "closure_convert",
+    "config",
     "custom_derivatives",
     "custom_gradient",
     "custom_jvp",
     "custom_vjp",
+    "debug",
+    "debug_infs",
+    "debug_nans",
     "eval_shape",
+    "experimental",
     "explain",
     "flatten_util",
     "float0",
     "get_num_threads",
     "grad",
     "hessian",
+    "io_callback",
     "jacfwd",
     "jacrev",
     "jet",
@@ -81,12 +108,14 @@ __all__ = [
     "nn",
     "numpy",
     "print_saved_residuals",
+    "pure_callback",
     "remat",
     "saved_residuals",
     "scipy",
     "set_num_threads",
     "sparse_hessian",
     "sparse_jacobian",
+    "test_util",
     "tree",
     "tree_util",
     "value_and_grad",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
+    "CheckError",
     "ConcretizationError",
     "FuncgradError",
     "FuncgradWarning",
     "JaxprError",
     "LeakedTracerError",
     "NonDifferentiableError",
+    "NonFiniteError",
     "TracerArrayError",
     "TracerBoolError",
     "TracerIndexError",
@@ -35,6 +39,21 @@ class LeakedTracerError(FuncgradError):
 
 class NonDifferentiableError(FuncgradError, TypeError):
     """A derivative was asked of something that has none."""
+
+
+class CheckError(FuncgradError, ValueError):
+    """A `checkify.check` failed."""
+
+
+class NonFiniteError(FuncgradError, FloatingPointError):
+    """A NaN (or an infinity) in a result, found by ``debug_nans`` or ``debug_infs``.
+
+    ``origin``: where it was made, a `debug.Origin`; None where that could not be found.
+    """
+
+    def __init__(self, message: str, origin: Any = None) -> None:
+        super().__init__(message)
+        self.origin = origin
 
 
 class ConcretizationError(FuncgradError, TypeError):

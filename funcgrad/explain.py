@@ -13,7 +13,7 @@ from . import tree
 from .calibrate import Machine, machine
 from .compiler import Stages, build, threads_of
 from .core.avals import ShapeDtypeStruct, aval_of
-from .core.jaxpr import ClosedJaxpr, Eqn, Var
+from .core.jaxpr import ClosedJaxpr, Eqn, Var, has_effect
 from .core.lowering import Host, Library, Scan, While
 from .core.printer import format_equations
 from .explain_report import Boundary, Equation, ExplainedProgram, ExplainedStep, Explanation
@@ -57,7 +57,7 @@ def explain(fun: Callable[..., Any] | Traced | Lowered | Compiled, *args: Any, *
     executable = fun.executable if isinstance(fun, (Lowered, Compiled)) else traced.lower().executable
     inputs, note = None, "not measured: no values were given"
     if leaves is not None and not any(isinstance(x, ShapeDtypeStruct) for x in leaves):
-        if any(e.primitive.has_effect for e in executable.lowered.closed.eqns):
+        if any(map(has_effect, executable.lowered.closed.eqns)):
             note = "not measured: running the program step by step would repeat its side effects"
         else:
             inputs, note = [as_input(x, a) for x, a in zip(leaves, traced.jaxpr.in_avals, strict=True)], ""

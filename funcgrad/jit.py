@@ -395,6 +395,20 @@ class JitFunction:
         check_arguments(fun, args, kwargs, leaves, "jit", abstract=True)
         return self._trace(fun, leaves, in_tree, statics)
 
+    @property
+    def has_static(self) -> bool:
+        return self._has_static
+
+    @property
+    def donates(self) -> bool:
+        return bool(self._donate_argnums or self._donate_argnames)
+
+    def program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Traced, list[Any]]:
+        """What a call runs, and the leaves that it is run on."""
+        fun, args, kwargs, statics = self._split_static(args, kwargs)
+        leaves, in_tree = tree.flatten((args, kwargs))
+        return self._trace(fun, leaves, in_tree, statics), leaves
+
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         return self.trace(*args, **kwargs).lower()
 

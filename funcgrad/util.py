@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import operator
+import string
 from collections.abc import Iterable
 from typing import Any
 
 from numpy.exceptions import AxisError
 
-__all__ = ["canonicalize_axes", "canonicalize_axis", "prod"]
+__all__ = ["canonicalize_axes", "canonicalize_axis", "check_format", "prod"]
 
 
 def prod(values: Iterable[int]) -> int:
@@ -60,3 +61,43 @@ def canonicalize_axes(axes: Any, ndim: int, name: str = "axis", *, sort: bool = 
     if len(set(result)) != len(result):
         raise ValueError(f"{name} names the same axis twice: {axes!r} for an array of dimension {ndim}")
     return tuple(sorted(result)) if sort else result
+
+
+def check_format(fmt: Any, n_args: int, names: Any, what: str) -> None:
+    """Raise where a format string and its arguments do not fit."""
+    if not isinstance(fmt, str):
+        raise TypeError(f"{what}: the first argument must be a format string, found {type(fmt).__name__}")
+    used: set[int | str] = set()
+    automatic = 0
+    fields = [field for _, field, spec, _ in _fields(fmt) if field is not None]
+    for field in fields:
+        head = field.split(".")[0].split("[")[0]
+        if head == "":
+            used.add(automatic)
+            automatic += 1
+        else:
+            used.add(int(head) if head.isdigit() else head)
+    known = {*range(n_args), *names}
+    missing, unused = used - known, known - used
+    if missing:
+        listed = ", ".join([f"{{{name}}}" for name in sorted(missing, key=str)])
+        raise ValueError(
+            f"{what}: the format string {fmt!r} names {listed}, which was not given: pass the values behind it, as in "
+            '("x = {x}", x=x)'
+        )
+    if unused:
+        listed = ", ".join([f"argument {x}" if isinstance(x, int) else f"{x}=" for x in sorted(unused, key=str)])
+        raise ValueError(
+            f"{what}: the format string {fmt!r} does not use {listed}. Write a place for it, {{}} or {{name}}; an "
+            "f-string would format the tracer instead of its value"
+        )
+
+
+def _fields(fmt: str) -> list[Any]:
+    """The replacement fields, those inside of format specifications included."""
+    found = []
+    for item in string.Formatter().parse(fmt):
+        found.append(item)
+        if item[2]:
+            found += _fields(item[2])
+    return found

@@ -39,6 +39,7 @@ from .body import (
 )
 from .derived import call_jaxpr, grown, live_jaxpr, per_jaxprs
 from .interpret import execute, interpreter, typed_results
+from .splitting import without_checks
 
 __all__ = ["Slots", "cond", "cond_p", "switch", "with_slots"]
 
@@ -376,6 +377,9 @@ def _batch(axis: tuple[int, Any], args: Sequence[Any], dims: Sequence[int | None
         consts, derived, wanted = _batched_branches(branches, size, tuple(operand_dims), axis_name)
         outs = cond_p.bind(index, *consts, *operands, branches=derived)
         return outs, [0 if w else None for w in wanted]
+    run = without_checks(cond_p, {"branches": branches})
+    if run is not None:
+        return batch_subtrace(run, size, args, dims, axis_name)
     columns = []
     for branch in branches:
         outs, out_dims = batch_subtrace(call_jaxpr(branch), size, operands, operand_dims, axis_name)

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..core.avals import ShapedArray, aval_of
-from ..core.jaxpr import Atom, ClosedJaxpr, Jaxpr, Var, eval_jaxpr, live_eqns
+from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Var, eval_jaxpr, has_effect, live_eqns
 from ..core.primitive import ZERO
 from ..core.staging import stage
 from ..core.trace import STATE, Tracer
+from ..errors import FuncgradError
 from ..transforms.batch import batch_subtrace
 from ..transforms.forward import jvp_flat
 from ..transforms.linear import linear_function, linearize_flat
@@ -36,6 +37,7 @@ __all__ = [
     "per_jaxpr",
     "per_jaxprs",
     "select_program",
+    "silent",
     "transposed_jaxpr",
     "without_constants",
 ]
@@ -189,12 +191,46 @@ def batched_jaxpr(
     return stage(fun, avals, f"vmap({closed.jaxpr.name})"), out_dims
 
 
-def select_program(closed: ClosedJaxpr, inputs: Sequence[int], outs: Sequence[Atom]) -> ClosedJaxpr:
-    """The part of a jaxpr that computes ``outs`` (variables of it) from some of its inputs."""
+def select_program(
+    closed: ClosedJaxpr, inputs: Sequence[int], outs: Sequence[Atom], effects: bool = False
+) -> ClosedJaxpr:
+    """The part of a jaxpr that computes ``outs`` (variables of it) from some of its inputs. ``effects``: and that has
+    its effects; there must be one such part."""
     jaxpr = closed.jaxpr
     invars = tuple([jaxpr.invars[k] for k in inputs])
-    eqns = tuple(live_eqns(jaxpr.eqns, outs))
-    return ClosedJaxpr(Jaxpr(jaxpr.constvars, invars, eqns, tuple(outs), jaxpr.name), closed.consts)
+    eqns = tuple(live_eqns(jaxpr.eqns, outs, effects))
+    part = ClosedJaxpr(Jaxpr(jaxpr.constvars, invars, eqns, tuple(outs), jaxpr.name), closed.consts)
+    return part if effects else silent(part)
+
+
+@per_jaxpr
+def silent(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """The program without its effects, to compute its values once more; the same object where it has none.
+
+    Raises:
+        FuncgradError: a value comes from an effect, so that it cannot be had twice.
+    """
+    jaxpr = closed.jaxpr
+    if not any(map(has_effect, jaxpr.eqns)):
+        return closed
+    eqns = tuple([_silent_eqn(e) for e in live_eqns(jaxpr.eqns, jaxpr.outvars, effects=False)])
+    return ClosedJaxpr(Jaxpr(jaxpr.constvars, jaxpr.invars, eqns, jaxpr.outvars, jaxpr.name), closed.consts)
+
+
+def _silent_eqn(eqn: Eqn) -> Eqn:
+    if not has_effect(eqn):
+        return eqn
+    if eqn.primitive.has_effect:
+        raise FuncgradError(
+            f"{eqn.primitive} at {eqn.source} gives a value inside a loop that this derivative runs more than once: "
+            "it would be called again and may answer otherwise. Call it before the loop, or write the loop with scan."
+        )
+    params = {
+        k: silent(v) if isinstance(v, ClosedJaxpr)
+        else tuple([silent(x) if isinstance(x, ClosedJaxpr) else x for x in v]) if isinstance(v, tuple) else v
+        for k, v in eqn.params.items()
+    }  # fmt: skip
+    return Eqn(eqn.primitive, eqn.invars, params, eqn.outvars, eqn.source)
 
 
 def linearize_by_running(fun: Callable[..., Sequence[Any]]) -> Callable[..., Any]:

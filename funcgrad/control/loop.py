@@ -25,11 +25,12 @@ from ..transforms.batch import batch_subtrace, move_batch
 from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linearize_flat
 from .body import same_type
-from .derived import call_jaxpr, grown, linearize_by_running
+from .derived import call_jaxpr, grown, linearize_by_running, silent
 from .interpret import execute, handed_over, interpreter, patience, typed_results
 from .loop_programs import batched_loop, jvp_body, linearized, masked_loop, pushed, with_unused_inputs
 from .reverse import backward, backward_avals, backward_nonzero
 from .scan import chosen, linear_carries
+from .splitting import without_checks
 
 __all__ = ["while_p"]
 
@@ -161,12 +162,13 @@ def _linearize(nonzero: Sequence[bool], primals: Sequence[Any], **params: Any) -
     avals = _operand_avals(params["cond_jaxpr"], params["body_jaxpr"], params["cond_nconsts"])
     floats = [nz and a.dtype.kind in "fc" for nz, a in zip(nonzero, avals, strict=True)]
     outs = while_p.bind(*primals, **params)
+    again = {**params, "cond_jaxpr": silent(params["cond_jaxpr"]), "body_jaxpr": silent(params["body_jaxpr"])}
 
     def apply(*tangents: Any) -> list[Any]:
         rest = iter(tangents)
         given = [next(rest) if nz else ZERO for nz in nonzero]
         given = [t if is_float else ZERO for t, is_float in zip(given, floats, strict=True)]
-        ts: list[Any] = _forward(primals, given, **params, push=linearized)[1]
+        ts: list[Any] = _forward(primals, given, **again, push=linearized)[1]
         return ts
 
     return outs, apply
@@ -188,6 +190,11 @@ def _batch(
 ) -> Any:
     parts = Parts(cond_nconsts, body_nconsts)
     found = batched_loop(axis, dims, cond_jaxpr, body_jaxpr, cond_nconsts, body_nconsts)
+    if found.differs:
+        counts = {"cond_nconsts": cond_nconsts, "body_nconsts": body_nconsts}
+        run = without_checks(while_p, {"cond_jaxpr": cond_jaxpr, "body_jaxpr": body_jaxpr, **counts})
+        if run is not None:
+            return batch_subtrace(run, axis[0], args, dims, axis[1])
     cond_consts, consts, carry = parts.ins(args)
     carry_dims = parts.ins(dims)[2]
     carry = [

@@ -253,7 +253,7 @@ def _linearized_body(closed: ClosedJaxpr, nonzero: Flags, n_consts: int, n_carry
     n_outs = len(closed.out_avals)
     residual_vars = staged.jaxpr.outvars[n_outs:]
     sources, new, invariant = _residual_sources(staged, residual_vars, n_outs, parts)
-    primal = select_program(staged, range(len(closed.in_avals)), [*staged.jaxpr.outvars[:n_outs], *new])
+    primal = select_program(staged, range(len(closed.in_avals)), [*staged.jaxpr.outvars[:n_outs], *new], True)
     linear, fixed, stacked = _linear_body(closed, found, sources, residual_vars, carry_nz, (const_nz, x_nz), parts)
     return _Linearized(
         *without_constants(primal),
@@ -271,7 +271,7 @@ def _residual_sources(staged: ClosedJaxpr, residuals: Sequence[Any], n_outs: int
     jaxpr = staged.jaxpr
     consts, _, xs = parts.ins(jaxpr.invars)
     _, ys = parts.outs(jaxpr.outvars[:n_outs])
-    varying = dependent(jaxpr, [k >= parts.n_consts for k in range(len(jaxpr.invars))])
+    varying = dependent(jaxpr, [k >= parts.n_consts for k in range(len(jaxpr.invars))], effects=True)
     known: dict[Any, tuple[str, int]] = {v: ("xs", k) for k, v in enumerate(xs)}
     for k, v in enumerate(ys):
         known.setdefault(v, ("ys", k))

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import JaxprError
 from .avals import ShapedArray, aval_of
 from .primitive import Primitive
-from .trace import Source
+from .trace import STATE, Source, acts_for_source
 
 __all__ = [
     "Atom",
@@ -130,23 +130,23 @@ def has_effect(eqn: Eqn) -> bool:
     return eqn.primitive.has_effect or any([has_effect(e) for inner in subjaxprs(eqn.params) for e in inner.eqns])
 
 
-def live_eqns(eqns: Sequence[Eqn], outs: Sequence[Atom]) -> list[Eqn]:
-    """The equations that ``outs`` or effects depend on."""
+def live_eqns(eqns: Sequence[Eqn], outs: Sequence[Atom], effects: bool = True) -> list[Eqn]:
+    """The equations that ``outs`` or (with ``effects``) effects depend on."""
     used = {a for a in outs if type(a) is Var}
     kept: list[Eqn] = []
     for eqn in reversed(eqns):
-        if not used.isdisjoint(eqn.outvars) or has_effect(eqn):
+        if not used.isdisjoint(eqn.outvars) or (effects and has_effect(eqn)):
             kept.append(eqn)
             used.update([a for a in eqn.invars if type(a) is Var])
     kept.reverse()
     return kept
 
 
-def dependent(jaxpr: Jaxpr, sources: Sequence[bool]) -> set[Var]:
-    """The variables that depend on the inputs at which ``sources`` holds."""
+def dependent(jaxpr: Jaxpr, sources: Sequence[bool], effects: bool = False) -> set[Var]:
+    """The variables that depend on the inputs at which ``sources`` holds, or (with ``effects``) on effects."""
     found = {v for v, is_source in zip(jaxpr.invars, sources, strict=True) if is_source}
     for eqn in jaxpr.eqns:
-        if not found.isdisjoint([a for a in eqn.invars if type(a) is Var]):
+        if not found.isdisjoint([a for a in eqn.invars if type(a) is Var]) or (effects and has_effect(eqn)):
             found.update(eqn.outvars)
     return found
 
@@ -170,18 +170,24 @@ def last_uses(jaxpr: Jaxpr) -> list[list[Var]]:
     return dead
 
 
+@acts_for_source
 def eval_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
     """Re-bind every equation on ``args`` in the current trace; intermediate values are dropped after last use."""
     env: dict[Var, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
     env.update(zip(jaxpr.invars, args, strict=True))
-    for eqn, gone in zip(jaxpr.eqns, last_uses(jaxpr), strict=True):
-        out = eqn.primitive.bind(*[_read(env, a) for a in eqn.invars], **eqn.params)
-        if eqn.primitive.multiple_results:
-            env.update(zip(eqn.outvars, out, strict=True))
-        else:
-            env[eqn.outvars[0]] = out
-        for v in gone:
-            del env[v]
+    asked = STATE.source
+    try:
+        for eqn, gone in zip(jaxpr.eqns, last_uses(jaxpr), strict=True):
+            STATE.source = eqn.source or asked
+            out = eqn.primitive.bind(*[_read(env, a) for a in eqn.invars], **eqn.params)
+            if eqn.primitive.multiple_results:
+                env.update(zip(eqn.outvars, out, strict=True))
+            else:
+                env[eqn.outvars[0]] = out
+            for v in gone:
+                del env[v]
+    finally:
+        STATE.source = asked
     return [_read(env, a) for a in jaxpr.outvars]
 
 

@@ -210,9 +210,11 @@ class Library:
 
 @dataclass(frozen=True)
 class Host:
-    """Runs ``impl`` in Python; ``reason`` is what ``explain`` tells the user."""
+    """Runs ``impl`` in Python; ``reason`` is what ``explain`` tells the user. ``pinned``: it runs code of the user's,
+    and as often as is written: it stays inside the loop that it is in."""
 
     reason: str
+    pinned: bool = False
 
 
 Lowering = (

@@ -95,9 +95,9 @@ class StageTrace(Trace):
         return ClosedJaxpr(jaxpr, tuple(self.consts))
 
 
-def is_staging() -> bool:
-    """Whether what is computed now is written down instead: some enclosing trace stages."""
-    trace: Trace | None = STATE.trace
+def is_staging(trace: Trace | None = None) -> bool:
+    """Whether what is computed now (or in ``trace``) is written down instead: some enclosing trace stages."""
+    trace = STATE.trace if trace is None else trace
     while trace is not None:
         if type(trace) is StageTrace:
             return True

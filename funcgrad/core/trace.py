@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import numpy as np
 
@@ -32,16 +32,28 @@ __all__ = [
     "Source",
     "Trace",
     "Tracer",
+    "acts_for_source",
     "axis_environment",
+    "evaluate",
+    "inside_transform",
+    "is_inside",
     "leaked",
     "user_source",
+    "watch_values",
 ]
+
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Trace:
     """An interpreter of primitives. ``process`` may be called whichever trace is current."""
 
     __slots__ = ("__weakref__", "parent", "user")
+
+    look_at_rule: ClassVar[Callable[..., None] | None] = None
+    """While somebody watches values: called with what a derivative rule has computed, ``(primitive, operands,
+    results)``. (Rules compute with Python's operators, which on arrays are NumPy's: no operation of ours.)"""
 
     parent: Trace | None
     user: Callable[..., Any] | None
@@ -165,12 +177,35 @@ def leaked(x: Tracer, primitive: Primitive | str) -> LeakedTracerError:
 
 EVAL: Final = EvalTrace(None)
 
+_process: Final = EvalTrace.process
+
+
+def evaluate(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """The operation on values, whatever trace is current, with nobody watching."""
+    return _process(EVAL, primitive, args, params)
+
+
+def watch_values(watcher: Callable[[Primitive, tuple[Any, ...], dict[str, Any], Any], None] | None) -> None:
+    """Have ``watcher(primitive, args, params, out)`` called for every operation on values; None: nobody is.
+
+    The method is replaced, not asked, so that nobody watching costs nothing.
+    """
+
+    def process(self: EvalTrace, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        out = _process(self, primitive, args, params)
+        watcher(primitive, args, params, out)  # type: ignore[misc]
+        return out
+
+    EvalTrace.process = _process if watcher is None else process  # type: ignore[method-assign]
+
 
 class _State(threading.local):
-    """Per thread: the current trace and the sizes of the named axes in scope."""
+    """Per thread: the current trace, the sizes of the named axes in scope, and the line on whose behalf a program is
+    rewritten at the moment (see `acts_for_source`)."""
 
     trace: Trace = EVAL
     axes: tuple[tuple[Any, int], ...] = ()
+    source: Source | None = None
 
 
 STATE: Final = _State()
@@ -188,14 +223,19 @@ def axis_environment(name: Any, size: int) -> Iterator[None]:
 
 
 class Source:
-    """A line of the user's program; the text is made only when a message needs it."""
+    """A line of the user's program; the text is made only when a message needs it. ``backward``: what is done in the
+    backward pass because of this line of the forward pass."""
 
-    __slots__ = ("filename", "function", "line")
+    __slots__ = ("backward", "filename", "function", "line")
 
-    def __init__(self, filename: str, line: int, function: str) -> None:
+    def __init__(self, filename: str, line: int, function: str, backward: bool = False) -> None:
         self.filename = filename
         self.line = line
         self.function = function
+        self.backward = backward
+
+    def pulled_back(self) -> Source:
+        return self if self.backward else Source(self.filename, self.line, self.function, True)
 
     def __str__(self) -> str:
         return f"{self.filename}:{self.line} ({self.function})"
@@ -203,24 +243,60 @@ class Source:
 
 _PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _NUMPY: Final = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
-_own_code: dict[str, bool] = {}
+_USERS, _LIBRARY, _MAY_ACT = 0, 1, 2
+_kinds: dict[str, int] = {}
+_acting: dict[int, Callable[..., Any]] = {}
+_inside: dict[int, Callable[..., Any]] = {}
 
 
-def _is_library(filename: str) -> bool:
-    """Frames that are not the user's: this package and NumPy."""
-    known = _own_code.get(filename)
+def _kind_of_file(filename: str) -> int:
+    """Whose a frame is: the user's, or this package's and NumPy's, of which some functions act for other lines."""
+    known = _kinds.get(filename)
     if known is None:
         own = filename.startswith(_PACKAGE) or filename.startswith(_NUMPY) or filename.startswith("<__array")
-        known = _own_code[filename] = own
+        known = _kinds[filename] = _LIBRARY if own else _USERS
     return known
 
 
+def acts_for_source(fun: F) -> F:
+    """Mark a function that runs operations which the user wrote elsewhere: it sets ``STATE.source`` for each.
+
+    What a transform makes of an equation then has the line of that equation, and not the one where the user asked for
+    the transform.
+    """
+    _kinds[fun.__code__.co_filename] = _MAY_ACT
+    _acting[id(fun.__code__)] = _inside[id(fun.__code__)] = fun
+    return fun
+
+
+def inside_transform(fun: F) -> F:
+    """Mark a function whose operations are a transformation's, and not the user's own: see `is_inside`."""
+    _kinds[fun.__code__.co_filename] = _MAY_ACT
+    _inside[id(fun.__code__)] = fun
+    return fun
+
+
 def user_source() -> Source | None:
-    """The innermost line outside the package: where the user asked for the current operation."""
+    """Where the user asked for the current operation: the innermost line outside the package, or the one that the
+    innermost function of the package acts for."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if not _is_library(code.co_filename):
+        kind = _kind_of_file(code.co_filename)
+        if kind == _USERS:
             return Source(code.co_filename, frame.f_lineno, code.co_name)
+        if kind == _MAY_ACT and id(code) in _acting and STATE.source is not None:
+            return STATE.source
         frame = frame.f_back
     return None
+
+
+def is_inside() -> bool:
+    """Whether the current operation is part of a transformation or of a program that is run, and not one that the
+    user asked for by itself."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _kind_of_file(frame.f_code.co_filename) != _USERS:
+        if id(frame.f_code) in _inside:
+            return True
+        frame = frame.f_back
+    return False

@@ -19,7 +19,7 @@ from ..control.loop import while_p
 from ..control.scan import scan_p
 from ..core.avals import aval_of
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var, has_effect, subjaxprs
-from ..core.lowering import Generate, View
+from ..core.lowering import Generate, Host, View
 from ..core.staging import stage
 from ..ops.structural import broadcast_in_dim, expand_dims, reshape
 from .rewrite import Substitution, rebuild
@@ -166,12 +166,15 @@ class _Loop:
 
 
 def _may_move(eqn: Eqn) -> bool:
-    """A loop without end must not run where no step would have run it."""
-    return not has_effect(eqn) and not _contains_while(eqn)
+    """A loop without end, or a function of the user's, must not run where no step would have run it."""
+    return not has_effect(eqn) and not _stays(eqn)
 
 
-def _contains_while(eqn: Eqn) -> bool:
-    return eqn.primitive is while_p or any([_contains_while(e) for j in subjaxprs(eqn.params) for e in j.eqns])
+def _stays(eqn: Eqn) -> bool:
+    lower = eqn.primitive.lower
+    if eqn.primitive is while_p or (isinstance(lower, Host) and lower.pinned):
+        return True
+    return any([_stays(e) for j in subjaxprs(eqn.params) for e in j.eqns])
 
 
 def _worth_moving(eqn: Eqn) -> bool:
@@ -301,7 +304,7 @@ def _cond(eqn: Eqn, out: _Output) -> None:
             keep.append(k)
         else:
             out.substitute.replace(o, same)
-    if not keep:
+    if not keep and not has_effect(eqn):
         return
     trimmed = [
         ClosedJaxpr(Jaxpr((), j.invars, j.eqns, tuple([j.outvars[k] for k in keep]), j.name))

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.avals import ShapedArray, aval_of
 from ..core.primitive import Primitive
-from ..core.trace import STATE, Trace, Tracer, axis_environment
+from ..core.trace import STATE, Trace, Tracer, axis_environment, inside_transform
 from ..ops.structural import broadcast_in_dim, moveaxis, shape_of
 
 __all__ = ["NO_NAME", "BatchTrace", "BatchTracer", "batch_flat", "move_batch"]
@@ -52,6 +52,7 @@ class BatchTrace(Trace):
     def split(self, x: Any) -> tuple[Any, int | None]:
         return (x.val, x.dim) if type(x) is BatchTracer and x._trace is self else (x, None)
 
+    @inside_transform
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         vals, dims = zip(*map(self.split, args), strict=True) if args else ((), ())
         parent = self.parent

@@ -166,12 +166,12 @@ def _value_and_grad(
             snapshots = Snapshots(limit=_COPY_LIMIT if STATE.trace is EVAL else None)
             outs, linear = linearize_flat(flat, leaves, snapshots=snapshots, user=fun)
             snapshots.verify()
-            value, lowered_aux = outs[0], rebuild_aux(aux, outs[1:], leaves)
+            value, lowered_aux = own(outs[0]), rebuild_aux(aux, outs[1:], leaves)
             one = aval_of(value).dtype.type(1)
             cts = linear.transpose([one] + [ZERO] * (len(outs) - 1))
             grads = treedef.unflatten(_per_leaf(leaves, cts))
         result = tuple(grads) if isinstance(argnums, (tuple, list)) else grads[0]
-        return ((own(value), lowered_aux), result) if has_aux else (own(value), result)
+        return ((value, lowered_aux), result) if has_aux else (value, result)
 
     return value_and_grad_fun
 

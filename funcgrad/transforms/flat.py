@@ -27,6 +27,7 @@ __all__ = [
     "own",
     "own_all",
     "static_positions",
+    "watch_results",
     "wraps",
 ]
 
@@ -178,12 +179,28 @@ def static_positions(argnums: int | Sequence[int], n_args: int, transform: str) 
     return frozenset(canonical_argnums(argnums, n_args, transform, "static_argnums", why))
 
 
+_look: Callable[[Sequence[Any], bool], None] | None = None
+
+
+def watch_results(look: Callable[[Sequence[Any], bool], None] | None) -> None:
+    """Have ``look(results, last)`` called for what transformations give back to the user, ``last`` if nothing follows;
+    None: nobody looks."""
+    global _look
+    _look = look
+
+
 def own(x: Any) -> Any:
     """A result that the caller may write to: views of a broadcast are copied.
 
     Raises:
         LeakedTracerError: a tracer as the result of a computation with values.
     """
+    if _look is not None:
+        _look([x], False)
+    return _owned(x)
+
+
+def _owned(x: Any) -> Any:
     if type(x) is np.ndarray:
         return x if x.flags.writeable else x.copy()
     if STATE.trace is EVAL and isinstance(x, Tracer):
@@ -204,10 +221,13 @@ def _memory(x: np.ndarray) -> int:
 
 def own_all(results: Iterable[Any], taken: Iterable[Any] = ()) -> list[Any]:
     """As `own`, and so that writing to one result changes neither another nor any of ``taken``."""
+    if _look is not None:
+        results = list(results)
+        _look(results, True)
     seen = {_memory(x) for x in taken if type(x) is np.ndarray}
     owned = []
     for x in results:
-        x = own(x)
+        x = _owned(x)
         if type(x) is np.ndarray:
             memory = _memory(x)
             if memory in seen:

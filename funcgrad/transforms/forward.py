@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.avals import FLOAT0, ShapedArray, aval_of, tangent_dtype
 from ..core.primitive import ZERO, NotDifferentiable, Primitive, ZeroDerivative
-from ..core.trace import STATE, Trace, Tracer, strong_value, user_source
+from ..core.trace import STATE, Trace, Tracer, inside_transform, strong_value, user_source
 from ..errors import NonDifferentiableError
 from ..ops.structural import broadcast_to
 
@@ -75,6 +75,7 @@ class JVPTrace(Trace):
     def split(self, x: Any) -> tuple[Any, Any]:
         return (x.primal, x.tangent) if type(x) is JVPTracer and x._trace is self else (x, ZERO)
 
+    @inside_transform
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         primals, tangents = zip(*map(self.split, args), strict=True) if args else ((), ())
         parent = self.parent
@@ -93,6 +94,8 @@ class JVPTrace(Trace):
                 if isinstance(rule, ZeroDerivative):
                     return out
                 t = rule(primals, tangents, out, **params)
+                if Trace.look_at_rule is not None:
+                    Trace.look_at_rule(primitive, (*primals, *tangents), t if primitive.multiple_results else (t,))
         finally:
             STATE.trace = saved
         if primitive.multiple_results:

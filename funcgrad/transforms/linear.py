@@ -8,14 +8,15 @@ backwards, so depth costs memory but never recursion.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..core.avals import ShapedArray, aval_of, tangent_dtype
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, Primitive, ZeroDerivative, not_linear
 from ..core.snapshot import Snapshots
-from ..core.trace import STATE, Trace, Tracer
+from ..core.staging import is_staging
+from ..core.trace import STATE, Source, Trace, Tracer, acts_for_source, inside_transform, user_source
 from ..ops.elementwise import add_p, mul_p, neg_p, sub_p
 from .forward import DualTracer, refuse, tangent_zeros
 
@@ -94,14 +95,17 @@ class TangentTracer(Tracer):
 
 
 class TangentTrace(Trace):
-    """Records what touches tangents, passes on the rest."""
+    """Records what touches tangents, passes on the rest. ``sources``, where somebody will want to know, has for each
+    node the user's line."""
 
-    __slots__ = ("count", "tape")
+    __slots__ = ("count", "sources", "tape")
 
     def __init__(self, parent: Trace) -> None:
         super().__init__(parent)
         self.tape: Tape = []
         self.count = 0
+        wanted = Trace.look_at_rule is not None or is_staging(parent)
+        self.sources: dict[Node, Source | None] | None = {} if wanted else None
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         linear = [k for k, x in enumerate(args) if type(x) is TangentTracer and x._trace is self]
@@ -110,6 +114,8 @@ class TangentTrace(Trace):
             return self.parent.process(primitive, args, params)
         node = Node(primitive, args, params, linear)
         self.tape.append(node)
+        if self.sources is not None:
+            self.sources[node] = user_source()
         if primitive.multiple_results:
             avals = primitive.shape(*[aval_of(x) for x in args], **params)
             node.outs = tuple([TangentTracer(self, a, node) for a in avals])
@@ -141,6 +147,7 @@ class LinearizeTrace(Trace):
         self.tangent_trace = TangentTrace(parent)
         self.snapshots = snapshots
 
+    @inside_transform
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         primals: list[Any] = []
         tangents: list[Any] = []
@@ -205,6 +212,15 @@ class LinearFunction:
 
     def apply(self, tangents: Sequence[Any]) -> list[Any]:
         """Push tangents (one per input, maybe ``ZERO``) forward; a result is ``ZERO`` where nothing reaches it."""
+        asked = STATE.source
+        try:
+            return self._push(tangents)
+        finally:
+            STATE.source = asked
+
+    @acts_for_source
+    def _push(self, tangents: Sequence[Any]) -> list[Any]:
+        sources = self.trace.sources
         env: dict[TangentTracer, Any] = dict(zip(self.inputs, tangents, strict=True))
         for node in self.tape:
             known = [env.get(x, ZERO) if type(x) is TangentTracer and x in env else x for x in node.args]
@@ -212,6 +228,8 @@ class LinearFunction:
             if all(v is ZERO for v, is_linear in zip(known, linear, strict=True) if is_linear):
                 env.update((o, ZERO) for o in node.outs)
                 continue
+            if sources is not None:
+                STATE.source = sources[node]
             full = [tangent_zeros(x.aval) if v is ZERO else v for v, x in zip(known, node.args, strict=True)]
             out = node.primitive.bind(*full, **node.params)
             env.update(zip(node.outs, out if node.primitive.multiple_results else (out,), strict=True))
@@ -219,6 +237,15 @@ class LinearFunction:
 
     def transpose(self, cts: Sequence[Any]) -> list[Any]:
         """Pull cotangents (one per result, maybe ``ZERO``) back to the inputs."""
+        asked = STATE.source
+        try:
+            return self._pull(cts)
+        finally:
+            STATE.source = asked
+
+    @acts_for_source
+    def _pull(self, cts: Sequence[Any]) -> list[Any]:
+        sources = self.trace.sources
         pulled: list[Any] = [ZERO] * self.n_tangents
         for o, ct in zip(self.outs, cts, strict=True):
             if o is not None and ct is not ZERO:
@@ -238,6 +265,9 @@ class LinearFunction:
                 if ct is ZERO:
                     continue
                 pulled[index] = ZERO  # the memory is free again
+            if sources is not None:
+                source = sources[node]
+                STATE.source = None if source is None else source.pulled_back()
             rule = primitive.transpose
             if isinstance(rule, NotLinear):
                 raise not_linear(primitive, rule)
@@ -245,6 +275,9 @@ class LinearFunction:
             for k in node.linear:
                 operands[k] = Linear(operands[k])
             results = rule(ct, *operands, **node.params)
+            if sources is not None and Trace.look_at_rule is not None:
+                known = [x for k, x in enumerate(node.args) if k not in node.linear]
+                Trace.look_at_rule(primitive, (*(ct if primitive.multiple_results else (ct,)), *known), results)
             for k in node.linear:
                 c = results[k]
                 if c is not None and c is not ZERO:
@@ -255,7 +288,7 @@ class LinearFunction:
 
     def to_jaxpr(self) -> tuple[ClosedJaxpr, list[Any]]:
         """As a jaxpr ``(residuals, tangents) -> tangents``, and the residuals. Inputs stay even if unused."""
-        converter = _TapeConverter(self.inputs)
+        converter = _TapeConverter(self.inputs, self.trace.sources or {})
         eqns = tuple([converter.eqn(node) for node in self.tape])
         outvars = tuple([converter.atom(o) for o in self.outs if o is not None])
         invars = (*converter.residual_vars.values(), *[converter.vars[t] for t in self.inputs])
@@ -279,7 +312,8 @@ def linear_function(
 
 
 class _TapeConverter:
-    def __init__(self, inputs: Sequence[TangentTracer]) -> None:
+    def __init__(self, inputs: Sequence[TangentTracer], sources: Mapping[Node, Source | None]) -> None:
+        self.sources = sources
         self.vars: dict[TangentTracer, Var] = {t: Var(t.aval) for t in inputs}
         self.residual_vars: dict[int, Var] = {}
         self.residuals: list[Any] = []
@@ -299,7 +333,7 @@ class _TapeConverter:
         invars = tuple([self.atom(x) for x in node.args])
         outvars = tuple([Var(o.aval) for o in node.outs])
         self.vars.update(zip(node.outs, outvars, strict=True))
-        return Eqn(node.primitive, invars, node.params, outvars)
+        return Eqn(node.primitive, invars, node.params, outvars, self.sources.get(node))
 
 
 def linearize_flat(
