@@ -9,7 +9,7 @@ import numpy as np
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Literal, Var, has_effect
 from .rewrite import Substitution, rebuild
 
-__all__ = ["eliminate_common_subexpressions"]
+__all__ = ["eliminate_common_subexpressions", "equation_key"]
 
 
 def _atom_key(a: Atom) -> Any:
@@ -18,7 +18,8 @@ def _atom_key(a: Atom) -> Any:
     return a
 
 
-def _key(eqn: Eqn) -> Any:
+def equation_key(eqn: Eqn) -> Any:
+    """What equal equations have in common; not hashable where a parameter is not."""
     return eqn.primitive, tuple([_atom_key(a) for a in eqn.invars]), tuple(eqn.params.items())
 
 
@@ -31,7 +32,7 @@ def eliminate_common_subexpressions(closed: ClosedJaxpr) -> ClosedJaxpr:
         if has_effect(eqn):
             eqns.append(eqn)
             continue
-        key = _key(eqn)
+        key = equation_key(eqn)
         try:
             before = seen.setdefault(key, eqn.outvars)
         except TypeError:  # parameters that cannot be hashed cannot be compared cheaply either
