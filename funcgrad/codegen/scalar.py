@@ -80,8 +80,8 @@ def _known(fn: str, s: str) -> str | None:
 
 
 def _mul_no_nan(w: Writer, s: str, x: str, y: str) -> str:
-    zero = f"{s}(0)"
-    return f"select_{s}(or_b1(eq_{s}({x}, {zero}), eq_{s}({y}, {zero})), {zero}, {_real('mul', s, w, x, y)})"
+    zero = f"{s}(0)"  # neither is zero, rather than either is: that is one masked comparison after the other
+    return f"select_{s}(and_b1(ne_{s}({x}, {zero}), ne_{s}({y}, {zero})), {_real('mul', s, w, x, y)}, {zero})"
 
 
 def _integer_pow(w: Writer, s: str, x: str, y: int) -> str:

@@ -182,6 +182,12 @@ class Grouper:
         self.refusals = refusals
         self.floors = {0: 0}
         """The first group behind each barrier."""
+        self.readers: dict[int, dict[int, bool]] = {}
+        """By the number of a group: which others read what it defines, and whether just element by element."""
+        self.claims: dict[int, list[Value]] = {}
+        """By the number of a group: the values it claims to compute on the spot."""
+        self.pinned: set[int] = set()
+        """Groups whose place is fixed: what they read may be overwritten later."""
 
     def new_group(self, domain: tuple[int, ...], **fields: Any) -> Group:
         group = Group(len(self.groups), domain, **fields)
@@ -228,12 +234,15 @@ class Grouper:
             for k, (ref, walk) in enumerate(zip(value.operands, member_walks(value, group), strict=True))
             if value.kind != "window" or k
         ]
+        if value.kind == "window":
+            self.note_read(value.operands[0].value, group, None)
         seen = set()
         while stack:
             x, walk = stack.pop()
             if (x.index, walk) in seen:
                 continue
             seen.add((x.index, walk))
+            self.note_read(x, group, walk)
             if x.kind not in INLINED_KINDS or x.group == group.number or not inlines(x, walk, group):
                 continue
             walks = operand_walks(x, walk, group.domain)
@@ -241,9 +250,19 @@ class Grouper:
                 continue
             if x.heavy or x.weight > CHEAP_WEIGHT:
                 x.claimed = group.number
+                self.claims.setdefault(group.number, []).append(x)
             stack += [
                 (r.value, w) for k, (r, w) in enumerate(zip(x.operands, walks, strict=True)) if x.kind != "window" or k
             ]
+
+    def note_read(self, value: Value, group: Group, walk: Walk | None) -> None:
+        """``group`` reads ``value``; the walk over its domain, if it is one that might be element by element."""
+        if value.kind in ("array", "put") or value.home is not None:
+            self.pinned.add(group.number)
+        if value.group >= 0 and value.group != group.number:
+            local = value.shape == group.domain and walk == Walk(contiguous_strides(value.shape), 0)
+            readers = self.readers.setdefault(value.group, {})
+            readers[group.number] = local and readers.get(group.number, True)
 
     def candidates(self, value: Value) -> list[Group]:
         """The groups that ``value`` might join, the likeliest first."""
@@ -338,6 +357,47 @@ class Grouper:
         return self.new_group(value.shape, sequential=value.kind == "put")
 
 
+    # -- putting groups together
+
+    def join_readers(self) -> None:
+        """Let groups of elementwise work go where they are first read: the chain ``exp(-r t)`` began in a group of its
+        own, since nothing that was there yet read ``r`` or ``t``, and is then read beside other work on them."""
+        moved: dict[int, int] = {}
+        for group in reversed(self.groups):
+            readers: dict[int, bool] = {}
+            for number, local in self.readers.get(group.number, {}).items():
+                number = moved.get(number, number)
+                readers[number] = local and readers.get(number, True)
+            if not readers:
+                continue
+            first = min(readers)
+            if readers[first] and self._may_join(group, self.groups[first]):
+                self._join(group, self.groups[first])
+                moved[group.number] = first
+                self.readers[first] = {**readers, **self.readers.get(first, {})}
+                self.readers[first].pop(first)
+
+    def _may_join(self, group: Group, target: Group) -> bool:
+        plain = group.call is None and group.axes is None and not group.sequential and group.number not in self.pinned
+        return (
+            plain
+            and group.domain == target.domain
+            and len(group.members) + len(target.members) <= MAX_MEMBERS
+            and all([m.kind == "map" and m.home is None and m.mode != ALONE and not m.fenced for m in group.members])
+            and len({m.floor for m in (*group.members, *target.members)}) == 1
+            and not any([obstacle(m, target) for m in group.members[:1]])
+        )
+
+    def _join(self, group: Group, target: Group) -> None:
+        for value in group.members:
+            value.group = target.number
+        for value in self.claims.pop(group.number, ()):
+            value.claimed = target.number
+            self.claims.setdefault(target.number, []).append(value)
+        target.members = sorted([*group.members, *target.members], key=lambda m: m.index)
+        group.members = []
+
+
 def _shape(numbers: Sequence[int]) -> str:
     return f"[{','.join(map(str, numbers))}]"
 
@@ -353,10 +413,13 @@ def form_groups(graph: Graph, refusals: list[Refusal] | None = None) -> list[Gro
     for item in graph.order:
         if isinstance(item, Call):
             group = grouper.new_group((), call=item)
+            for ref in item.operands:
+                grouper.note_read(ref.value, group, None)
             for value in item.outputs:
                 value.group = group.number
         elif item.kind == "array":
             item.group = max([p.group for p in item.parts], default=-1)
         elif item.kind != "iota" and item.size:
             grouper.place(item)
+    grouper.join_readers()
     return grouper.groups

@@ -77,7 +77,7 @@ div_p = binary(
     of_numbers(np.true_divide, operator.truediv, frozenset((np.float64,))),  # a float / 0.0 raises
     jvp=(
         lambda t, z, x, y: mul_no_nan(t, 1.0 / y),
-        lambda t, z, x, y: mul_no_nan(-t, z / y),
+        lambda t, z, x, y: mul_no_nan(-t, z * (1.0 / y)),  # the other rule's quotient: one division serves both
     ),
     transpose=(lambda ct, x, y: ct / y, None),
     domain=((-2, 2), (0.5, 2)),

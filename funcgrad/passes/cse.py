@@ -13,7 +13,7 @@ from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Literal, Var, has_effect
 from ..core.lowering import Barrier
 from .rewrite import Substitution, rebuild
 
-__all__ = ["eliminate_common_subexpressions"]
+__all__ = ["eliminate_common_subexpressions", "equation_key"]
 
 
 def _atom_key(a: Atom) -> Any:
@@ -22,7 +22,8 @@ def _atom_key(a: Atom) -> Any:
     return a
 
 
-def _key(eqn: Eqn) -> Any:
+def equation_key(eqn: Eqn) -> Any:
+    """What equal equations have in common; not hashable where a parameter is not."""
     return eqn.primitive, tuple([_atom_key(a) for a in eqn.invars]), tuple(eqn.params.items())
 
 
@@ -35,7 +36,7 @@ def eliminate_common_subexpressions(closed: ClosedJaxpr) -> ClosedJaxpr:
         if has_effect(eqn) or isinstance(eqn.primitive.lower, Barrier):
             eqns.append(eqn)
             continue
-        key = _key(eqn)
+        key = equation_key(eqn)
         try:
             before = seen.setdefault(key, eqn.outvars)
         except TypeError:  # parameters that cannot be hashed cannot be compared cheaply either

@@ -11,6 +11,7 @@ from .cse import eliminate_common_subexpressions
 from .inline import inline_calls
 from .products import transpose_products
 from .simplify import simplify
+from .symmetry import share_symmetric_sums
 
 __all__ = ["PASSES", "optimize"]
 
@@ -37,5 +38,6 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("control", _control),  # bodies of loops and branches, by all passes; what moves out of them meets the rest
     ("cse", eliminate_common_subexpressions),  # forward and backward halves share subexpressions
     ("dce", eliminate_dead_code),  # what simplify and cse bypassed
+    ("symmetry", share_symmetric_sums),  # after cse: equal values are the same variable
     ("products", transpose_products),  # last: it wants to know who else reads a product
 )

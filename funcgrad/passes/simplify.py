@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Literal, Var
+from ..ops.elementwise import add_p, mul_p, sub_p
 from .rewrite import Substitution, rebuild
 
 __all__ = ["simplify"]
@@ -35,9 +36,28 @@ def _times_one(eqn: Eqn, defs: Definitions) -> Atom | Eqn | None:
     return y if _is_value(x, 1) and _same_type(y, eqn) else None
 
 
-def _over_one(eqn: Eqn, defs: Definitions) -> Atom | Eqn | None:
+def _over(eqn: Eqn, defs: Definitions) -> Atom | Eqn | tuple[Eqn, ...] | None:
     x, y = eqn.invars
-    return x if _is_value(y, 1) and _same_type(x, eqn) else None
+    if _is_value(y, 1) and _same_type(x, eqn):
+        return x
+    return _power_over_root(eqn, defs)
+
+
+def _power_over_root(eqn: Eqn, defs: Definitions) -> tuple[Eqn, ...] | None:
+    """c / sqrt(x) as c * (1 / sqrt(x)) for a power of two c near 1, as in the derivative of sqrt: a root has no
+    extreme exponent, so both round alike, and ``1 / sqrt(x)`` is often there already."""
+    c, root = eqn.invars
+    if not isinstance(c, Literal) or _defined_by(root, "sqrt", defs) is None or root.aval.dtype.kind != "f":
+        return None
+    significand, exponent = np.frexp(c.value)
+    if abs(significand) != 0.5 or not -8 <= exponent <= 8 or c.value == 1 or root.aval.dtype.itemsize < 4:
+        return None
+    inverse = Var(eqn.outvars[0].aval)
+    one = Literal(root.aval.dtype.type(1))
+    return (
+        Eqn(eqn.primitive, (one, root), {}, (inverse,), eqn.source),
+        Eqn(mul_p, (c, inverse), {}, eqn.outvars, eqn.source),
+    )
 
 
 def _defined_by(a: Atom, name: str, defs: Definitions) -> Eqn | None:
@@ -48,6 +68,18 @@ def _defined_by(a: Atom, name: str, defs: Definitions) -> Eqn | None:
 def _double_neg(eqn: Eqn, defs: Definitions) -> Atom | Eqn | None:
     inner = _defined_by(eqn.invars[0], "neg", defs)
     return inner.invars[0] if inner else None
+
+
+def _no_nan_unit(eqn: Eqn, defs: Definitions) -> Eqn | None:
+    """``mul_no_nan`` with 1 or -1, as it comes from the seed of a gradient: a sum with or difference from zero, which
+    also turns -0.0 into 0.0."""
+    for factor, x in (eqn.invars, eqn.invars[::-1]):
+        spread = _defined_by(factor, "broadcast_in_dim", defs)
+        factor = spread.invars[0] if spread else factor
+        if x.aval.dtype.kind == "f" and _same_type(x, eqn) and (_is_value(factor, 1) or _is_value(factor, -1)):
+            zero = Literal(x.aval.dtype.type(0))
+            return Eqn(add_p if _is_value(factor, 1) else sub_p, (zero, x), {}, eqn.outvars, eqn.source)
+    return None
 
 
 def _transpose(eqn: Eqn, defs: Definitions) -> Atom | Eqn | None:
@@ -91,7 +123,8 @@ def _select(eqn: Eqn, defs: Definitions) -> Atom | Eqn | None:
 
 RULES: dict[str, Callable[[Eqn, Definitions], Any]] = {
     "mul": _times_one,
-    "div": _over_one,
+    "mul_no_nan": _no_nan_unit,
+    "div": _over,
     "neg": _double_neg,
     "transpose": _transpose,
     "reshape": _reshape,
@@ -111,9 +144,8 @@ def simplify(closed: ClosedJaxpr) -> ClosedJaxpr:
         if isinstance(simpler, (Var, Literal)):
             substitute.replace(eqn.outvars[0], simpler)
             continue
-        if simpler is not None:
-            eqn = simpler
-        for v in eqn.outvars:
-            defs[v] = eqn
-        eqns.append(eqn)
+        for e in simpler if isinstance(simpler, tuple) else (simpler or eqn,):
+            for v in e.outvars:
+                defs[v] = e
+            eqns.append(e)
     return rebuild(closed, eqns, substitute)

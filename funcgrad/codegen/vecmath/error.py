@@ -7,7 +7,7 @@ so smooth that one polynomial in t = (a - c) / (a + c) serves the whole half lin
 from __future__ import annotations
 
 from .exponential import CONSTANTS as EXP
-from .exponential import exp_less_one, exp_parts, power_of_two, reduce_exp, reduction_tail, scale
+from .exponential import exp, exp_less_one, exp_parts, power_of_two, reduce_exp, reduction_tail, scale
 from .expr import F32, F64, Scalar, copysign, divide, fabs, fma, horner, select
 from .registry import function
 
@@ -145,8 +145,21 @@ def _between(a: Scalar, low: float, high: float) -> Scalar:
     return select(a > high, high, a)
 
 
-@function()
-def erf(x: Scalar) -> Scalar:
+@function([F64], name="erf")
+def erf_f64(x: Scalar) -> Scalar:
+    """The exponential is spelled as in erf's derivative, so that a kernel with both computes it once."""
+    a = fabs(x)
+    near = fma(x, horner(x * x, NEAR[64]), x)
+    b = _between(a, 1.0, FAR_END[64])
+    d, e = b + FAR_CENTRE, fma(b, 2.0, 1.0)
+    inverse = 1.0 / (d * e)
+    t = (b - FAR_CENTRE) * e * inverse
+    complement = exp(-x * x) * (horner(t, FAR[64]) * (d * inverse))
+    return select(a < 1.0, near, copysign(1.0 - complement, x))
+
+
+@function([F32], name="erf")
+def erf_f32(x: Scalar) -> Scalar:
     width = x.kind.width
     a = fabs(x)
     near = fma(x, horner(x * x, NEAR[width]), x)

@@ -3,8 +3,8 @@
 x = q pi/2 + r with |r| <= pi/4; the parity of q picks the sine or the cosine polynomial of r and its next bit the
 sign. q pi/2 is subtracted with fused steps, and r kept as head and tail, so that r keeps full relative accuracy next
 to the zeros. Beyond `LIMIT` this would fail: the bits of 2/pi that matter are then picked out of a long table (Payne
-and Hanek), in wide integers, behind a branch that is practically never taken. float32 is computed in float64, without
-tails, and its sine and cosine by one polynomial for |r| <= pi/2.
+and Hanek), in wide integers, behind a branch that is practically never taken. float32 has sine and cosine by one
+polynomial for |r| <= pi/2, and its tangent is computed in float64.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ COS = tuple(
         ),
     )
 )
-# For float32. (sin r - r) / r**3 in r**2 for |r| <= pi/2: minimax in the relative error of the sine, 2**-27.3.
-SIN_SHORT = tuple(
-    map(_h, ("-0x1.55554bb7e9a61p-3", "0x1.110ed0a177a8cp-7", "-0x1.9f6f6e32d4e3fp-13", "0x1.5db56d98fa01dp-19"))
-)
+# For float32. (sin r - r) / r**3 in r**2 for |r| <= 1.01 pi/2: minimax in the relative error of the sine, 2**-26.98.
+SIN_SHORT = tuple(map(_h, ("-0x1.55554ap-3", "0x1.110e86p-7", "-0x1.9f6132p-13", "0x1.5ce5acp-19")))
+# pi as three float32, the first a multiple of 2**-22; below LIMIT_SHORT, q is off by less than 0.006.
+PI_SHORT = (_h("0x1.921fb6p+1"), _h("-0x1.777a5cp-24"), _h("-0x1.ee59dap-49"))
+LIMIT_SHORT = 2.0**18
 # tan r = r (1 + p z) / (1 + q z + s z**2), z = r**2, for |r| <= pi/4: minimax in the relative error, 2**-25.8.
 TAN_SHORT = (_h("-0x1.88553ddb117d8p-4"), (_h("-0x1.b76ac6d71ad10p-2"), _h("0x1.3e324171fc7e7p-7")))
 
@@ -205,21 +206,28 @@ def _tan_of(at: Reduced) -> Scalar:
     )
 
 
-def _whole_range(x: Scalar, common: Scalar, name: str, of: Callable[[Reduced], Scalar]) -> Scalar:
+def _whole_range(
+    x: Scalar, common: Scalar, name: str, of: Callable[[Reduced], Scalar], limit: float = LIMIT
+) -> Scalar:
     """`common`, or where |x| is beyond the moderate reduction (or not finite) `of` the huge one."""
 
     def huge(far: Scalar) -> Scalar:
         value = of(reduce_huge(far.to(F64))).to(far.kind)
         return select(fabs(far) < float("inf"), value, float("nan"))
 
-    return beyond(x, LIMIT, common, f"{name}_huge", huge)
+    return beyond(x, limit, common, f"{name}_huge", huge)
 
 
-def _sin_short(r: Scalar, quadrant: Scalar) -> Scalar:
-    """The sine of a float64 to the precision of a float32, |r| <= pi/2, negated where the quadrant is odd."""
+def _sin_short(x: Scalar, q: Scalar, quadrant: Scalar) -> Scalar:
+    """The sine of r = x - q pi, a float32, negated where the quadrant is odd; q is a multiple of 1/2.
+
+    The first step is exact: both operands are multiples of 2**-23, and so is r, which has no more than 24 bits of it.
+    The second rounds once, and the third changes more than the last bit only of small r, whose sine is about r.
+    """
+    r = fma(q, -PI_SHORT[2], fma(q, -PI_SHORT[1], fma(q, -PI_SHORT[0], x)))
     z = r * r
     y = fma(r * z, horner(z, SIN_SHORT), r)
-    return (y.bits() ^ (quadrant << 63)).as_float()
+    return (y.bits() ^ (quadrant << 31)).as_float()
 
 
 def tan_moderate(x: Scalar) -> Scalar:
@@ -242,26 +250,21 @@ def tan_f64(x: Scalar) -> Scalar:
     return copysign_of_zero(_whole_range(x, tan_moderate(x), "tan", _tan_of), x)
 
 
-# A float32 is no closer than 2**-31 to a nonzero multiple of pi/2, so in float64 two parts of pi leave r more than
-# precise enough, and no tails are needed: that is cheaper than float32 with them, and serves up to `LIMIT`.
-
-
 @function([F32], name="sin")
 def sin_f32(x: Scalar) -> Scalar:
-    wide = x.to(F64)
-    q, q_bits = round_to_integer(wide, TWO_OVER_PI / 2)
-    r = fma(q, -PI[1], fma(q, -PI[0], wide))
-    return copysign_of_zero(_whole_range(x, _sin_short(r, q_bits).to(F32), "sin", _sin_of), x)
+    q, q_bits = round_to_integer(x, TWO_OVER_PI / 2)
+    return copysign_of_zero(_whole_range(x, _sin_short(x, q, q_bits), "sin", _sin_of, LIMIT_SHORT), x)
 
 
 @function([F32], name="cos")
 def cos_f32(x: Scalar) -> Scalar:
     """cos x = (-1)**(q + 1) sin r for x = (q + 1/2) pi + r."""
-    wide = x.to(F64)
-    q, q_bits = round_to_integer(fma(wide, TWO_OVER_PI / 2, -0.5))
-    q = q + 0.5
-    r = fma(q, -PI[1], fma(q, -PI[0], wide))
-    return _whole_range(x, _sin_short(r, q_bits + 1).to(F32), "cos", _cos_of)
+    q, q_bits = round_to_integer(fma(x, TWO_OVER_PI / 2, -0.5))
+    return _whole_range(x, _sin_short(x, q + 0.5, q_bits + 1), "cos", _cos_of, LIMIT_SHORT)
+
+
+# A float32 is no closer than 2**-31 to a nonzero multiple of pi/2, so in float64 two parts of pi leave r more than
+# precise enough, and no tails are needed: that is cheaper than float32 with them, and serves up to `LIMIT`.
 
 
 @function([F32], name="tan")
