@@ -356,7 +356,6 @@ class Grouper:
             return self.new_group(value.operands[0].layout.shape, axes=value.axes, block=value.block)
         return self.new_group(value.shape, sequential=value.kind == "put")
 
-
     # -- putting groups together
 
     def join_readers(self) -> None:

@@ -62,7 +62,9 @@ _expit, _digamma, _gamma, _zeta = (_special(f) for f in ("expit", "digamma", "ga
 
 logistic_p = unary("logistic", _logistic, jvp=lambda t, y, x: t * (y * (1 - y)))
 sqrt_p = unary("sqrt", np.sqrt, jvp=lambda t, y, x: mul_no_nan(t, 0.5 / y), domain=(0.2, 3))
-rsqrt_p = unary("rsqrt", lambda x: 1 / np.sqrt(x), jvp=lambda t, y, x: mul_no_nan(t, -0.5 * y * (y * y)), domain=(0.2, 3))
+rsqrt_p = unary(
+    "rsqrt", lambda x: 1 / np.sqrt(x), jvp=lambda t, y, x: mul_no_nan(t, -0.5 * y * (y * y)), domain=(0.2, 3)
+)
 cbrt_p = unary("cbrt", np.cbrt, jvp=lambda t, y, x: mul_no_nan(t, 1 / (3 * y * y)), kinds="f", domain=(0.2, 3))
 
 erf_p = unary("erf", _special("erf"), jvp=lambda t, y, x: t * (2 / _SQRT_PI * exp(-x * x)), kinds="f")

@@ -104,7 +104,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[float, tuple[str, str, str] | No
     "straight": (
         straight,
         {1.0: None, -1.0: ("-1.0 is not positive, -2.0", *STRAIGHT), 12.0: ("too large", "too large", "straight")},
-    ),  # fmt: skip  # noqa: E501
+    ),  # fmt: skip
     "two": (two, {2.0: None, 0.5: ("second", "second", "two"), -1.0: ("-1.0 is not positive, -2.0", *STRAIGHT)}),
     "scan": (of_scan, {-2.0: None, 1.0: ("3.0 at 2.0", "scan", "body")}),
     "while": (of_while, {5: None, 7: ("5", "while", "body")}),
@@ -226,14 +226,14 @@ AUTOMATIC: dict[str, tuple[Any, Any, tuple[Any, ...], str | None]] = {
         lambda x, i: x[i],
         (np.arange(3.0), 5),
         "(3,): index 5 is out of bounds for axis 0 with size 3",
-    ),  # fmt: skip  # noqa: E501
+    ),  # fmt: skip
     "negative index": (checkify.index_checks, lambda x, i: x[i], (np.arange(3.0), -1), None),
     "two indices": (
         checkify.index_checks,
         lambda x, i, j: x[i, j],
         (np.ones((2, 3)), 1, np.array([0, 7])),
         "index 7 is out of bounds for axis 1 with size 3",
-    ),  # fmt: skip  # noqa: E501
+    ),  # fmt: skip
     "write": (checkify.index_checks, lambda x, i: fg.at(x)[i].add(1.0), (np.arange(3.0), np.array([1, 4])), "index 4"),
     "window": (checkify.index_checks, lambda x, i: lax.dynamic_slice(x, (i,), (2,)), (np.arange(3.0), 2), "start at 1"),
     "no index": (checkify.index_checks, lambda x, i: x[i], (np.arange(3.0), np.array([0, 2])), None),
@@ -254,7 +254,7 @@ def test_automatic_checks(name: str, run: str) -> None:
     else:
         assert text in found and (
             f", at {__file__}:" in found or "np." in repr(fun) or isinstance(fun, np.ufunc) or fun is np.dot
-        )  # noqa: E501
+        )
     np.testing.assert_array_equal(out, fg.jit(fun)(*args) if name != "all" else out)
 
 

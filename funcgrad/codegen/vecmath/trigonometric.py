@@ -206,9 +206,7 @@ def _tan_of(at: Reduced) -> Scalar:
     )
 
 
-def _whole_range(
-    x: Scalar, common: Scalar, name: str, of: Callable[[Reduced], Scalar], limit: float = LIMIT
-) -> Scalar:
+def _whole_range(x: Scalar, common: Scalar, name: str, of: Callable[[Reduced], Scalar], limit: float = LIMIT) -> Scalar:
     """`common`, or where |x| is beyond the moderate reduction (or not finite) `of` the huge one."""
 
     def huge(far: Scalar) -> Scalar:
