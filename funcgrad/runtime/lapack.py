@@ -373,6 +373,69 @@ def _eig(dtype: np.dtype[Any], operands: Any, results: Any, batch: int, params: 
     return recipe.step([*operands, *results], words, batch, work, at_vr + n * n * real)
 
 
+def _schur_recipe(kind: str) -> Recipe:
+    """Eigenvalues are in two arrays if real, else in one, and there is a real one to work in."""
+    rest = "work + $first, work + $second, z, &n, work, &lwork"
+    if kind == "complex":
+        rest = "work + $first, z, &n, work, &lwork, work + $second"
+    return Recipe(
+        f"schur_{kind}",
+        ("a", "t", "z"),
+        ("gees", "jobvs", "sort", "n", "lwork", "bytes", "first", "second"),
+        f"""
+if a != t:
+    call3($memmove, t, a, $bytes)
+call15($gees, &jobvs, &sort, 0, &n, t, &n, info + 8, {rest}, 0, info)
+if load_i32(info) != 0:
+    call3($memset, t, 255, $bytes)
+    call3($memset, z, 255, $bytes)
+""",
+    )
+
+
+_SCHUR = {kind: _schur_recipe(kind) for kind in ("real", "complex")}
+
+
+def _schur(dtype: np.dtype[Any], operands: Any, results: Any, batch: int, params: Any) -> Step:
+    n, size = operands[0].shape[0], dtype.itemsize
+    lwork = (_BLOCK + 4) * n
+    first = aligned(lwork * size)
+    second = first + aligned(n * size)
+    words = dict(
+        gees=lapack_function("gees", dtype), jobvs=ord("V"), sort=ord("N"), n=n, lwork=lwork, bytes=n * n * size,
+        first=first, second=second,
+    )  # fmt: skip
+    recipe = _SCHUR["complex" if dtype.kind == "c" else "real"]
+    return recipe.step([*operands, *results], words, batch, real_work(10 * n**3, dtype), second + n * size)
+
+
+# LAPACK scales the right-hand side down where the solution would overflow, and perturbs a singular equation: both are
+# failures here. Of the scale, which should be one, the word with the exponent is looked at.
+_TRSYL = Recipe(
+    "trsyl",
+    ("a", "b", "c", "x"),
+    ("trsyl", "trans", "sign", "m", "n", "bytes", "at", "one"),
+    """
+if c != x:
+    call3($memmove, x, c, $bytes)
+call13($trsyl, &trans, &trans, &sign, &m, &n, a, &m, b, &n, x, &m, info + 16, info)
+if load_i32(info) != 0 or load_i32(info + $at) != $one:
+    call3($memset, x, 255, $bytes)
+""",
+)
+
+
+def _trsyl(dtype: np.dtype[Any], operands: Any, results: Any, batch: int, params: Any) -> Step:
+    (m, n), size = operands[2].shape, dtype.itemsize
+    double = np.empty(0, dtype).real.dtype.itemsize == 8
+    trans = "N" if not params["adjoint"] else "C" if dtype.kind == "c" else "T"
+    words = dict(
+        trsyl=lapack_function("trsyl", dtype), trans=ord(trans), sign=1, m=m, n=n, bytes=m * n * size,
+        at=20 if double else 16, one=0x3FF00000 if double else 0x3F800000,
+    )  # fmt: skip
+    return _TRSYL.step([*operands, *results], words, batch, real_work(m * n * (m + n) // 2, dtype))
+
+
 def _storage(matrix: Matrix, size: int) -> tuple[bool, int]:
     """(stored by columns?, leading dimension) of a square matrix."""
     n, (down, right) = matrix.shape[0], matrix.strides
@@ -387,6 +450,8 @@ ADAPTERS: dict[str, Callable[..., Step]] = {
     "lu": _lu,
     "permutation": _permutation,
     "qr": _qr,
+    "schur": _schur,
+    "trsyl": _trsyl,
     "eig": _eig,
     "eigh": _eigh,
     "eigvals": _eig,

@@ -17,44 +17,82 @@ matrix's values behaves as in ``funcgrad.numpy.linalg``.
 
 from __future__ import annotations
 
-import functools
-import importlib
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from ..core.avals import aval_of
 from ..numpy import linalg as nl
 from ..numpy.decompositions import inexact
-from ..numpy.dispatch import contains_tracer
 from ..ops import cholesky as chol
 from ..ops import lu as factors
 from ..ops import spectral
-from ..ops.matrices import adjoint, check_matrices, columns, conj, eye_like, lower_part, matmul, mT, rows, upper_part
+from ..ops.matrices import adjoint, columns, conj, eye_like, lower_part, matmul, mT, rows, upper_part
 from ..ops.promotion import as_dtype
 from ..ops.structural import broadcast_to, expand_dims, shape_of, squeeze
+from .face import linalg_face as _face
+from .matrix_functions import (
+    coshm,
+    cosm,
+    expm,
+    expm_frechet,
+    fractional_matrix_power,
+    logm,
+    schur,
+    sinhm,
+    sinm,
+    solve_continuous_lyapunov,
+    solve_discrete_lyapunov,
+    solve_lyapunov,
+    solve_sylvester,
+    sqrtm,
+    tanhm,
+    tanm,
+)
 
 __all__ = [
-    "block_diag", "cho_factor", "cho_solve", "cholesky", "circulant", "det", "eig", "eigh", "eigvals", "eigvalsh",
-    "expm", "hankel", "inv", "lstsq", "lu", "lu_factor", "lu_solve", "norm", "pinv", "polar", "qr", "solve",
-    "solve_triangular", "svd", "svdvals", "toeplitz",
+    "block_diag",
+    "cho_factor",
+    "cho_solve",
+    "cholesky",
+    "circulant",
+    "coshm",
+    "cosm",
+    "det",
+    "eig",
+    "eigh",
+    "eigvals",
+    "eigvalsh",
+    "expm",
+    "expm_frechet",
+    "fractional_matrix_power",
+    "hankel",
+    "inv",
+    "logm",
+    "lstsq",
+    "lu",
+    "lu_factor",
+    "lu_solve",
+    "norm",
+    "pinv",
+    "polar",
+    "qr",
+    "schur",
+    "sinhm",
+    "sinm",
+    "solve",
+    "solve_continuous_lyapunov",
+    "solve_discrete_lyapunov",
+    "solve_lyapunov",
+    "solve_sylvester",
+    "solve_triangular",
+    "sqrtm",
+    "svd",
+    "svdvals",
+    "tanhm",
+    "tanm",
+    "toeplitz",
 ]  # fmt: skip
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _face(fun: F) -> F:
-    """SciPy's function of that name, and ours where a tracer takes part."""
-
-    @functools.wraps(fun)
-    def dispatch(*args: Any, **kwargs: Any) -> Any:
-        if contains_tracer(args) or contains_tracer(kwargs.values()):
-            return fun(*args, **kwargs)
-        return getattr(importlib.import_module("scipy.linalg"), fun.__name__)(*args, **kwargs)
-
-    dispatch.__doc__ = f"{(fun.__doc__ or '').rstrip()}\n\n    See ``scipy.linalg.{fun.__name__}``.\n    "
-    return dispatch  # type: ignore[return-value]
 
 
 def _as_columns(a: Any, b: Any) -> tuple[Any, bool]:
@@ -323,51 +361,6 @@ def polar(a: Any, side: str = "right") -> tuple[Any, Any]:
     u, s, vh = spectral.svd(x, full_matrices=False)
     scaled = np.multiply(as_dtype(s, aval_of(x).dtype)[..., :, None], vh if side == "right" else adjoint(u))
     return matmul(u, vh), matmul(adjoint(vh) if side == "right" else u, scaled)
-
-
-# functions of matrices ----------------------------------------------------------------------------------------------
-
-# Padé approximants of order 3, 5, 7, 9, 13 would save products for small matrices; which one serves depends on the
-# values, so that a traced program takes the highest always (Higham, "The scaling and squaring method for the matrix
-# exponential revisited", 2005).
-_PADE = (
-    64764752532480000.0, 32382376266240000.0, 7771770303897600.0, 1187353796428800.0, 129060195264000.0,
-    10559470521600.0, 670442572800.0, 33522128640.0, 1323241920.0, 40840800.0, 960960.0, 16380.0, 182.0, 1.0,
-)  # fmt: skip
-_PADE_NORM = 5.371920351148152
-_SQUARINGS = 16
-
-
-@_face
-def expm(A: Any) -> Any:
-    """The matrix exponential, by scaling and squaring.
-
-    A traced matrix is scaled by at most 2**16; beyond (a 1-norm above 350,000) the result is NaN.
-    """
-    (x,) = inexact(A)
-    check_matrices("expm", aval_of(x), square=True)
-    n = shape_of(x)[-1]
-    if n == 0:
-        return x
-    dtype = aval_of(x).dtype
-    norm = np.max(np.sum(np.abs(x), axis=-2), axis=-1)
-    real = aval_of(norm).dtype
-    squarings = np.maximum(np.ceil(np.log2(np.maximum(norm, real.type(1e-30)) / real.type(_PADE_NORM))), real.type(0))
-    x = np.multiply(x, as_dtype(np.exp2(np.negative(squarings)), dtype)[..., None, None])
-    b = [dtype.type(v / _PADE[0]) for v in _PADE]
-    one = eye_like(x, n)
-    x2 = matmul(x, x)
-    x4 = matmul(x2, x2)
-    x6 = matmul(x4, x2)
-    odd = matmul(x6, b[13] * x6 + b[11] * x4 + b[9] * x2) + b[7] * x6 + b[5] * x4 + b[3] * x2 + b[1] * one
-    even = matmul(x6, b[12] * x6 + b[10] * x4 + b[8] * x2) + b[6] * x6 + b[4] * x4 + b[2] * x2 + b[0] * one
-    odd = matmul(x, odd)
-    result = factors.solve(even - odd, even + odd)
-    for k in range(_SQUARINGS):
-        more = np.greater(squarings, real.type(k))[..., None, None]
-        result = np.where(more, matmul(result, result), result)
-    too_many = np.greater(squarings, real.type(_SQUARINGS))[..., None, None]
-    return np.where(too_many, dtype.type(np.nan), result)
 
 
 # matrices of a shape --------------------------------------------------------------------------------------------

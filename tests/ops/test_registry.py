@@ -32,7 +32,13 @@ for _module in pkgutil.iter_modules(funcgrad.ops.__path__, "funcgrad.ops."):
 
 # Operands along which an operation has no derivative although their dtype could have one.
 # Matrices that come with their factors: values follow the factors, derivatives the matrix; see tests/ops/test_linalg.
-CONSTANT_OPERANDS = {"polygamma": {0}, "linear_solve": {0, 1}, "det": {0, 1}, "slogdet": {0, 1}}
+CONSTANT_OPERANDS = {
+    "polygamma": {0},
+    "linear_solve": {0, 1},
+    "det": {0, 1},
+    "slogdet": {0, 1},
+    "sylvester": {0, 1, 2, 3, 4, 5},
+}
 
 
 def hermitian(x: Any) -> Any:
@@ -41,6 +47,8 @@ def hermitian(x: Any) -> Any:
 
 # Operations on matrices of a kind: directions, like the operands, are of that kind.
 STRUCTURE = {"cholesky": hermitian, "eigh": hermitian, "eigvalsh": hermitian}
+# Operations on matrices whose eigenvalues lie in a domain: variants of the operands are multiples of them.
+DOMAINS = {"sylvester", "trsyl", "sqrtm", "matrix_function", "matrix_function_derivative"}
 
 
 class Row:
@@ -234,7 +242,7 @@ SIZE = 3
 def variants(rng: np.random.Generator, row: Row, x: Any) -> list[Any]:
     """Different values of the same kind, all inside the domain of the operation."""
     x = np.asarray(x)
-    if row.primitive.name in STRUCTURE:
+    if row.primitive.name in STRUCTURE or row.primitive.name in DOMAINS:
         return [x * (1 + 0.1 * k) for k in range(SIZE)]
     if x.ndim and x.dtype.kind in "iu":  # within rows: permutations remain permutations
         return [x] + [rng.permuted(x, axis=-1) for _ in range(SIZE - 1)]
