@@ -179,6 +179,28 @@ def test_custom_seams_of_the_derivative() -> None:
     np.testing.assert_array_equal(found.toarray(), [[0, 0, 1], [0, 2, 0], [3, 0, 0]])
 
 
+def test_rules_of_ones_own() -> None:
+    """A rule's pattern is the rule's, not the function's: here the function is locally constant."""
+
+    @fg.custom_jvp
+    def rounded(x: Any) -> Any:
+        return np.rint(x)
+
+    rounded.defjvp(lambda primals, tangents: (np.rint(primals[0]), tangents[0] + 2.0 * tangents[0][::-1]))
+    found = fg.sparse_jacobian(lambda x: rounded(x) * x[0])(np.arange(1.0, 4))
+    np.testing.assert_array_equal(found.toarray(), fg.jacfwd(lambda x: rounded(x) * x[0])(np.arange(1.0, 4)))
+    assert found.nnz == 6
+
+    @fg.custom_vjp
+    def scaled(x: Any) -> Any:
+        return np.sin(x)
+
+    scaled.defvjp(lambda x: (np.sin(x), x), lambda x, ct: (7.0 * ct * x,))
+    x = np.linspace(1.0, 2.0, 5)
+    for fun in (lambda x: scaled(x)[1:] * x[:-1], lambda x: np.sum(scaled(x))[None]):
+        np.testing.assert_allclose(fg.sparse_jacobian(fun)(x).toarray(), fg.jacrev(fun)(x), rtol=1e-13)
+
+
 def test_newton_by_spsolve() -> None:
     jacobian = fg.sparse_jacobian(lambda u: stencil(u) - 1.0)
     u = np.zeros((9, 9))
