@@ -47,6 +47,9 @@ ROWS = {
     "03_optimize.py": ((), ("Every method found the minimum.",)),
     "04_deep_graph.py": (("--largest", "10000"), ("chain", "binary tree", "the gradient is n + 1: yes")),
     "05_sparse.py": (("--points", "40"), ("7 products", "hottest point: 0.556164", "Newton's method converged.")),
+    "06_gaussian_process.py": ((), ("textbook's formula", "The process knows its parameters.")),
+    "07_optimal_transport.py": ((), ("envelope theorem", "The points form the ring.")),
+    "08_implied_volatility.py": ((), ("d/d quote", "The smile is recovered.")),
 }
 
 
