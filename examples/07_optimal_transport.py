@@ -11,6 +11,7 @@ gradient is 2 Σⱼ Pᵢⱼ (xᵢ - yⱼ) for the plan P; and for small ε the e
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def main() -> int:
     left = float(np.sqrt(np.min(costs(x, y), axis=0)).max())
     print(f"\nafter the flow the farthest hole has a heap within {left:.3f}")
 
-    falling = all(a > b > -1e-9 for a, b in zip(gaps, gaps[1:], strict=False))
+    falling = all(a > b > -1e-9 for a, b in pairwise(gaps))
     good = by_differences < 1e-6 and by_envelope < 1e-6 and falling and gaps[-1] < 0.02 and left < 0.1
     print("The points form the ring." if good else "The points do NOT form the ring.")
     return 0 if good else 1

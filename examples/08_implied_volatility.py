@@ -3,7 +3,7 @@
 The price of an option grows with the volatility of the share; the volatility that a price implies has no formula, and
 is found by a loop. Differentiating through the loop would work, but its steps do not matter: where
 ``price(sigma, market) = quote`` holds, ``sigma`` moves by ``(dquote - d price/d market) / vega``. ``custom_jvp`` says
-just that, and every transformation then knows it: gradients, second derivatives, ``vmap`` over a table of quotes, ``jit``.
+just that, and every transformation then knows it: gradients, second derivatives, ``vmap`` over a table, ``jit``.
 
     python examples/08_implied_volatility.py
 """
