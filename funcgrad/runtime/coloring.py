@@ -135,9 +135,12 @@ def _run(name: str, arrays: list[np.ndarray], n: int) -> tuple[np.ndarray, int]:
 
 def _color_columns(pattern: Any) -> tuple[np.ndarray, int]:
     """Columns with a row in common get different colours."""
+    n = pattern.shape[1]
+    if len(pattern.indptr) > 1 and np.diff(pattern.indptr).max() == n:  # a full row: all differ
+        return np.arange(n), n
     by_columns = pattern.tocsc()
     arrays = [pattern.indptr, pattern.indices, by_columns.indptr, by_columns.indices]
-    return _run("color_columns", arrays, pattern.shape[1])
+    return _run("color_columns", arrays, n)
 
 
 def _cheapest(counts: np.ndarray) -> tuple[int, int]:
