@@ -93,7 +93,11 @@ def color_stars(slots, ints, lo, hi):
 """
 
 _STAR_WORK = 1_000_000_000
-"""Paths of four vertices up to which a star colouring is looked for (about a nanosecond each)."""
+"""Paths of four vertices up to which a star colouring is looked for (a few nanoseconds each)."""
+_TWICE = 100_000_000
+"""Up to which both orders are tried."""
+_TABLE = 1 << 24
+"""Entries of a table of all pairs of a row and a colour."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,8 +208,9 @@ def color_symmetric(pattern: Any) -> Coloring:
         hubs[np.argsort(-degrees, kind="stable")[: _cheapest(np.diff(graph.indptr))[0]]] = True
     rest = graph[~hubs][:, ~hubs] if hubs.any() else graph
     degrees = np.diff(rest.indptr).astype(np.float64)
-    if degrees @ (rest.astype(np.float64) @ degrees) <= _STAR_WORK:
-        colors, n_colors = _color_stars(rest, degrees)
+    work = degrees @ (rest.astype(np.float64) @ degrees)
+    if work <= _STAR_WORK:
+        colors, n_colors = _color_stars(rest, degrees, both=work <= _TWICE)
     else:
         inner = pattern[~hubs][:, ~hubs] if hubs.any() else pattern
         colors, n_colors = _color_columns(inner)
@@ -217,19 +222,20 @@ def color_symmetric(pattern: Any) -> Coloring:
     return Coloring(columns, np.full(n, -1), n_colors, 0, _symmetric_index(pattern, columns, n_colors))
 
 
-def _color_stars(graph: Any, degrees: np.ndarray) -> tuple[np.ndarray, int]:
-    """In the given order, which suits meshes, and by falling degree: the neighbours of a vertex that is coloured late
-    all have to differ."""
+def _color_stars(graph: Any, degrees: np.ndarray, both: bool) -> tuple[np.ndarray, int]:
+    """By falling degree (the neighbours of a vertex that is coloured late all have to differ); with ``both`` also in
+    the given order, which suits meshes."""
     n = graph.shape[0]
-    best = _run("color_stars", [graph.indptr, graph.indices], n)
     order = np.argsort(-degrees, kind="stable")
-    if not np.array_equal(order, np.arange(n)):
-        ordered = graph[order][:, order]
-        colors, count = _run("color_stars", [ordered.indptr, ordered.indices], n)
-        if count < best[1]:
-            best = np.empty(n, np.int64), count
-            best[0][order] = colors
-    return best
+    ordered = graph[order][:, order]
+    found, count = _run("color_stars", [ordered.indptr, ordered.indices], n)
+    colors = np.empty(n, np.int64)
+    colors[order] = found
+    if both and not np.array_equal(order, np.arange(n)):
+        other, other_count = _run("color_stars", [graph.indptr, graph.indices], n)
+        if other_count <= count:
+            return other, other_count
+    return colors, count
 
 
 def _symmetric_index(pattern: Any, columns: np.ndarray, n_colors: int) -> np.ndarray:
@@ -238,6 +244,9 @@ def _symmetric_index(pattern: Any, columns: np.ndarray, n_colors: int) -> np.nda
     n = pattern.shape[0]
     i, j = np.repeat(np.arange(n), np.diff(pattern.indptr)), pattern.indices.astype(np.int64)
     key = i * n_colors + columns[j]
-    _, place, counts = np.unique(key, return_inverse=True, return_counts=True)
-    alone = counts[place] == 1
+    if n * n_colors <= _TABLE:
+        alone = np.bincount(key, minlength=n * n_colors)[key] == 1
+    else:
+        _, place, counts = np.unique(key, return_inverse=True, return_counts=True)
+        alone = counts[place] == 1
     return np.where(alone, columns[j] * n + i, columns[i] * n + j)

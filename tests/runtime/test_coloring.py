@@ -118,8 +118,11 @@ def test_symmetric(name: str, work: int, rng: np.random.Generator, monkeypatch: 
     assert c.n_rows == 0 and (work < 0 or c.n_columns == count)
 
 
+@pytest.mark.parametrize("limit", [0, 1 << 24])
 @pytest.mark.parametrize("seed", range(40))
-def test_random_symmetric(seed: int) -> None:
+def test_random_symmetric(seed: int, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coloring_module, "_TWICE", limit)
+    monkeypatch.setattr(coloring_module, "_TABLE", limit)
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 40))
     dense = rng.uniform(size=(n, n)) < rng.choice([0.02, 0.1, 0.3])
