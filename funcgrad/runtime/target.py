@@ -1,6 +1,6 @@
 """The machine kernels are compiled for, and the one engine that holds their code.
 
-llvmlite itself (70 ms) is imported at the first kernel, so that importing funcgrad stays cheap.
+llvmlite itself (15 to 60 ms) is imported at the first kernel, so that importing funcgrad stays cheap.
 
 Numba's own target machine lets LLVM prefer 256-bit vectors. Ours asks for 512-bit ones where the CPU runs
 them without slowing down (AVX-512 with VBMI2: Ice Lake, Zen 4 and later): 1.6 times the speed on a
@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from . import preload
+
 if TYPE_CHECKING:
     from llvmlite.binding import ModulePassManager, ModuleRef, TargetMachine
 
@@ -24,6 +26,13 @@ __all__ = ["addresses_of", "assembly_of", "describe", "emit", "optimised"]
 
 @cache
 def _llvm() -> Any:
+    # While the library is being loaded: what llvmlite imports besides.
+    import importlib.readers
+    import importlib.resources
+
+    import llvmlite.ir
+
+    preload.wait()
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -80,13 +89,11 @@ class _Tools:
         self.builder = llvm.create_pass_builder(self.machine, self.tuning)
 
     def passes(self) -> ModulePassManager:
-        """LLVM's own pipeline for loops; for glue the few passes that make it plain."""
+        """LLVM's own pipeline for loops; glue is plain once its variables are in registers."""
         if not self.glue:
             return self.builder.getModulePassManager()
         passes = _llvm().create_new_module_pass_manager()
         passes.add_sroa_pass()
-        passes.add_instruction_combine_pass()
-        passes.add_simplify_cfg_pass()
         passes.add_always_inliner_pass()
         return passes
 
@@ -131,8 +138,8 @@ def _newpassmanagers() -> Any:
 def optimised(assembly: str, glue: bool = False) -> ModuleRef:
     """A module from LLVM assembly, in a context of its own, after LLVM's passes.
 
-    Loops get -O3 with both vectorisers. ``glue``, code that only calls other code, gets the few passes that make it
-    plain, and a fifth of the time.
+    Loops get -O3 with both vectorisers. ``glue``, code that only calls other code, gets the two passes that make it
+    plain, and a tenth of the time.
     """
     llvm = _llvm()
     with _borrowed(glue) as tools:
