@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from . import preload
 
 if TYPE_CHECKING:
-    from llvmlite.binding import ModulePassManager, ModuleRef, TargetMachine
+    from llvmlite.binding import ModulePassManager, ModuleRef, PassBuilder, TargetMachine
 
 __all__ = ["addresses_of", "assembly_of", "describe", "emit", "optimised"]
 
@@ -27,10 +27,6 @@ __all__ = ["addresses_of", "assembly_of", "describe", "emit", "optimised"]
 @cache
 def _llvm() -> Any:
     # While the library is being loaded: what llvmlite imports besides.
-    import importlib.readers
-    import importlib.resources
-
-    import llvmlite.ir
 
     preload.wait()
     import llvmlite.binding as llvm
@@ -73,41 +69,54 @@ def _new_target_machine(opt: int) -> TargetMachine:
 
 
 class _Tools:
-    """What makes machine code of a module: LLVM's description of this CPU, and the builder of the passes.
+    """What makes machine code of a module: LLVM's description of this CPU, and what is wanted of the passes.
 
     To use them is to write to them, so a thread borrows a set and puts it back.
     """
 
     def __init__(self, glue: bool) -> None:
         llvm = _llvm()
-        level = 1 if glue else 3
         self.glue = glue
         self.machine = _new_target_machine(0 if glue else 3)
         self.layout = str(self.machine.target_data)
-        self.tuning = llvm.create_pipeline_tuning_options(level)
+        self.tuning = llvm.create_pipeline_tuning_options(1 if glue else 3)
         self.tuning.loop_vectorization = self.tuning.slp_vectorization = not glue
-        self.builder = llvm.create_pass_builder(self.machine, self.tuning)
 
-    def passes(self) -> ModulePassManager:
-        """LLVM's own pipeline for loops; glue is plain once its variables are in registers."""
-        if not self.glue:
-            return self.builder.getModulePassManager()
-        passes = _llvm().create_new_module_pass_manager()
-        passes.add_sroa_pass()
-        passes.add_always_inliner_pass()
-        return passes
+    def run(self, passes: Callable[[PassBuilder], ModulePassManager], module: ModuleRef) -> None:
+        """Run over a module the passes that are made of a builder.
 
-    def run(self, passes: ModulePassManager, module: ModuleRef) -> None:
-        """Run passes over a module, and free them: a run uses them up.
-
-        llvmlite's own `close` frees nothing of a pass manager (the empty method of another base class comes before the
-        one that would), which is 100 kB lost with each kernel.
+        Both are for one run. The builder keeps callbacks into what lives only during a run: a second one would read
+        freed memory. The passes are used up, and have to be freed here: llvmlite's own `close` frees nothing of a pass
+        manager (the empty method of another base class comes before the one that would), which is 100 kB a kernel.
         """
+        builder = _llvm().create_pass_builder(self.machine, self.tuning)
+        made = passes(builder)
         try:
-            _unlocked("LLVMPY_RunNewModulePassManager")(passes, module, self.builder)
+            _unlocked("LLVMPY_RunNewModulePassManager")(made, module, builder)
         finally:
-            _newpassmanagers().NewPassManager._dispose(passes)
-            passes.detach()
+            _newpassmanagers().NewPassManager._dispose(made)
+            made.detach()
+            builder.close()
+
+
+def _of_loops(builder: PassBuilder) -> ModulePassManager:
+    """LLVM's own pipeline."""
+    return builder.getModulePassManager()
+
+
+def _of_glue(builder: PassBuilder) -> ModulePassManager:
+    """Glue is plain once its variables are in registers."""
+    passes = _llvm().create_new_module_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_always_inliner_pass()
+    return passes
+
+
+def _of_variants(builder: PassBuilder) -> ModulePassManager:
+    passes = _llvm().create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
+    passes.add_global_dead_code_eliminate_pass()
+    return passes
 
 
 _unused: dict[bool, list[_Tools]] = {False: [], True: []}
@@ -147,13 +156,10 @@ def optimised(assembly: str, glue: bool = False) -> ModuleRef:
         module.triple = describe()[0]
         module.data_layout = tools.layout
         module.verify()
-        tools.run(tools.passes(), module)
+        tools.run(_of_glue if glue else _of_loops, module)
         if "weak_odr" in assembly:
             _release_variants(module)
-            passes = llvm.create_new_module_pass_manager()
-            passes.add_always_inliner_pass()
-            passes.add_global_dead_code_eliminate_pass()
-            tools.run(passes, module)
+            tools.run(_of_variants, module)
     return module
 
 

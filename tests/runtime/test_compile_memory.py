@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.runtime.native import run_script
+from tests.runtime.native import ROOT, run_script
 
 GROWTH = """
 import ctypes, gc
@@ -35,6 +38,27 @@ for k in range(100, 200):
     kernel(k)
 print((resident() - before) / 100)
 """
+
+
+QUIET = """
+import numpy as np
+import funcgrad as fg
+
+for k in range(1, 6):  # the sine's long way round for large arguments is a function that the optimiser leaves alone
+    fg.jit(lambda x: np.tanh(np.sin(np.cos(x) * k)) + k)(np.ones(5))
+"""
+
+
+def test_the_compiler_says_nothing() -> None:
+    """A pass builder that is used twice calls into what has been freed: it shows in words on the error stream."""
+    result = subprocess.run(
+        [sys.executable, "-c", QUIET],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FUNCGRAD_CACHE": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what a process holds")
