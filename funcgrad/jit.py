@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import numpy as np
 
 from . import tree
-from .compiler import Executable, compile_jaxpr
+from .compiler import Executable, compile_jaxpr, preload
 from .control.call import jit_p, set_executor
 from .control.derived import clear_derived, closed_over
 from .control.interpret import set_loop_executor
@@ -318,6 +318,7 @@ class JitFunction:
         entry = self._entries.get(key)
         if entry is None:
             check_arguments(fun, args, kwargs, leaves, "jit")
+            preload()
             traced = self._trace(fun, leaves, in_tree, statics)
             if any(isinstance(c, Tracer) for c in traced.jaxpr.consts):
                 return self._bind(fun, leaves, in_tree, statics)

@@ -212,8 +212,8 @@ gc.collect()
 print(pages() - before)
 """
 MB = 1 << 20
-KEPT_PER_KERNEL = 400 * 1024
-"""Bound for what stays of a distinct kernel that this process compiled (loaded from disk: a tenth). README says it."""
+KEPT_PER_KERNEL = 100 * 1024
+"""Bound for what stays of a distinct kernel: its machine code and its text. README says it."""
 
 
 def leaks(calls: int, functions: int, distinct: int) -> None:

@@ -20,17 +20,28 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+from . import writer as ir
 from .instruction import IMMEDIATE, Instruction
 from .vecmath.expr import B1, I64, KINDS, Body, Kind, Scalar, llvm_type
 
-__all__ = ["Signature", "lower", "parse_signature"]
+__all__ = ["Function", "Signature", "lower", "lower_together", "parse_signature"]
 
 Signature = tuple[Kind | None, tuple[Kind, ...]]
 """Kind of the result (None: nothing) and kinds of the arguments."""
 
 Lookup = Callable[[str], Instruction | None]
+
+
+class Function(NamedTuple):
+    """What to lower: the function ``name`` of ``source``, under ``symbol`` in the object file."""
+
+    source: str
+    name: str
+    signature: Signature
+    symbol: str
+
 
 _COMPARE = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
 _FLOAT = {ast.Add: "fadd", ast.Sub: "fsub", ast.Mult: "fmul", ast.Div: "fdiv"}
@@ -55,11 +66,20 @@ def lower(source: str, name: str, signature: Signature, lookup: Lookup, symbol: 
     ``lookup`` finds instructions by name. Raises ValueError where the source defines no such function, SyntaxError
     for what is not in the subset.
     """
-    tree = _parse(source)
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return _Function(node, signature, lookup, symbol).text()
-    raise ValueError(f"the kernel source defines no function named {name!r}")
+    return lower_together([Function(source, name, signature, symbol)], lookup)
+
+
+def lower_together(functions: Sequence[Function], lookup: Lookup) -> str:
+    """The LLVM assembly of one module with all these functions; they do not know each other."""
+    module = ir.Module(functions[0].symbol)
+    for function in functions:
+        for node in _parse(function.source).body:
+            if isinstance(node, ast.FunctionDef) and node.name == function.name:
+                _Lowering(module, node, function.signature, lookup, function.symbol).run_through()
+                break
+        else:
+            raise ValueError(f"the kernel source defines no function named {function.name!r}")
+    return str(module)
 
 
 def _parse(source: str) -> ast.Module:
@@ -69,18 +89,17 @@ def _parse(source: str) -> ast.Module:
     return ast.parse(source)
 
 
-class _Function:
+class _Lowering:
     """Lowers one function. A statement method returns nothing, an expression method a ``Scalar``."""
 
-    def __init__(self, node: ast.FunctionDef, signature: Signature, lookup: Lookup, symbol: str) -> None:
-        import llvmlite.ir as ir
-
+    def __init__(self, module: Any, node: ast.FunctionDef, signature: Signature, lookup: Lookup, symbol: str) -> None:
         self.ir = ir
         self.node = node
         self.result, kinds = signature
         self.lookup = lookup
-        module = ir.Module(symbol)
-        module.operand_count = _operand_count(node, lookup)
+        names = [a.arg for a in node.args.args]
+        uses = _Uses(names, node.body, lookup)
+        module.operand_count = max(uses.operands, getattr(module, "operand_count", 0))
         types = [llvm_type(ir, k) for k in kinds]
         returned = ir.VoidType() if self.result is None else llvm_type(ir, self.result)
         function = ir.Function(module, ir.FunctionType(returned, types), symbol)
@@ -93,20 +112,18 @@ class _Function:
         self.values: dict[str, Scalar] = {}
         self.places: dict[str, tuple[Kind, Any]] = {}
         self.loops: list[tuple[Any, Any]] = []
-        self.fixed = _assigned_once(node)
-        names = [a.arg for a in node.args.args]
+        self.fixed = uses.assigned_once()
         if len(names) != len(kinds):
             self.fail(node, f"{node.name} takes {len(names)} arguments, its signature {len(kinds)}")
         for arg, kind, value in zip(names, kinds, function.args, strict=True):
             self.assign(node, arg, Scalar(self.body, kind, value))
 
-    def text(self) -> str:
+    def run_through(self) -> None:
         self.block(self.node.body)
         if not self.b.block.is_terminated:
             self.leave(None)
         self.b.position_at_end(self.entry)
         self.b.branch(self.start)
-        return str(self.module)
 
     def fail(self, node: ast.AST, message: str) -> NoReturn:
         line = getattr(node, "lineno", 0)
@@ -420,53 +437,59 @@ class _Function:
         self.fail(node, f"{kind.name} is wanted, this is {x.kind.name}")
 
 
-def _operand_count(node: ast.FunctionDef, lookup: Lookup) -> int:
-    """How many operands the loads and stores of a function number."""
-    count = 0
-    for call in ast.walk(node):
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
-            instruction = lookup(call.func.id)
-            if instruction is not None and instruction.operand is not None:
-                number = call.args[instruction.operand]
-                if isinstance(number, ast.Constant) and isinstance(number.value, int):
-                    count = max(count, number.value + 1)
-    return count
-
-
 # which variables are values -------------------------------------------------------------------------------------
 
 
-def _assigned_once(node: ast.FunctionDef) -> set[str]:
-    """The variables that are assigned in one place which comes before, and encloses, all their uses."""
-    found = _Uses()
-    for arg in node.args.args:
-        found.define(arg.arg)
-    found.walk(node.body)
-    return {name for name, count in found.count.items() if count == 1 and name not in found.escaped}
-
-
 class _Uses:
-    """A walk in the order of the text; ``scope`` is the chain of blocks around the current statement."""
+    """A walk in the order of the text; ``scope`` is the chain of blocks around the current statement.
 
-    def __init__(self) -> None:
+    It also counts how many operands the loads and stores number.
+    """
+
+    def __init__(self, arguments: Sequence[str], statements: Sequence[ast.stmt], lookup: Lookup) -> None:
+        self.lookup = lookup
         self.count: dict[str, int] = {}
         self.home: dict[str, tuple[int, ...]] = {}
         self.escaped: set[str] = set()
         self.scope: tuple[int, ...] = ()
         self.blocks = 0
+        self.operands = 0
+        for name in arguments:
+            self.define(name)
+        self.walk(statements)
+
+    def assigned_once(self) -> set[str]:
+        """The variables that are assigned in one place which comes before, and encloses, all their uses."""
+        return {name for name, count in self.count.items() if count == 1 and name not in self.escaped}
 
     def define(self, name: str) -> None:
         self.count[name] = self.count.get(name, 0) + 1
         self.home[name] = self.scope
 
     def use(self, node: ast.AST | None) -> None:
-        if node is None:
-            return
-        for x in ast.walk(node):
-            if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Load):
-                home = self.home.get(x.id)
-                if home is None or self.scope[: len(home)] != home:
-                    self.escaped.add(x.id)
+        """What an expression uses. The forms that texts are full of come first: the general way is slow."""
+        if isinstance(node, ast.Name):
+            home = self.home.get(node.id)
+            if home is None or self.scope[: len(home)] != home:
+                self.escaped.add(node.id)
+        elif isinstance(node, ast.BinOp):
+            self.use(node.left)
+            self.use(node.right)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            for argument in node.args:
+                if not isinstance(argument, ast.Constant):
+                    self.use(argument)
+            self.number(node.func.id, node.args)
+        elif node is not None:
+            for child in ast.iter_child_nodes(node):
+                self.use(child)
+
+    def number(self, name: str, arguments: Sequence[ast.expr]) -> None:
+        instruction = self.lookup(name)
+        if instruction is not None and instruction.operand is not None and instruction.operand < len(arguments):
+            number = arguments[instruction.operand]
+            if isinstance(number, ast.Constant) and isinstance(number.value, int):
+                self.operands = max(self.operands, number.value + 1)
 
     def walk(self, statements: Sequence[ast.stmt], names: Sequence[str] = ()) -> None:
         """The statements of a block of their own, at whose head ``names`` are defined."""

@@ -69,9 +69,22 @@ def element(body: Body, kind: Any, address: Any, index: Any) -> Any:
     return builder.gep(pointer, [index], inbounds=True, source_etype=kind)
 
 
+def _place(body: Body, table: Scalar, index: Any) -> Any:
+    """The pointer to a word of a table that the kernel got as an argument: one pointer to the table serves all."""
+    i64, value = body.ir.IntType(64), table.value
+    if not isinstance(value, body.ir.Argument):
+        return element(body, i64, value, index)
+    known = body.__dict__.setdefault("_fg_tables", {})
+    pointer = known.get(value.name)
+    if pointer is None:
+        with body.builder.goto_entry_block():
+            pointer = known[value.name] = body.builder.inttoptr(value, body.ir.PointerType())
+    return body.builder.gep(pointer, [index], inbounds=True, source_etype=i64)
+
+
 def _word(body: Body, table: Scalar, index: int) -> Any:
     i64 = body.ir.IntType(64)
-    return body.builder.load(element(body, i64, table.value, i64(index)), typ=i64)
+    return body.builder.load(_place(body, table, i64(index)), typ=i64)
 
 
 def _from_memory(body: Body, name: str, raw: Any) -> Any:
@@ -155,7 +168,7 @@ def _constant(name: str) -> Callable[..., Scalar]:
     def emit(body: Body, ints: Scalar, j: int) -> Scalar:
         builder, kind, stored = body.builder, MEMORY_KINDS[name], _stored_type(body, name)
         i64 = body.ir.IntType(64)
-        first = element(body, i64, ints.value, i64(j))
+        first = _place(body, ints, i64(j))
         raw = builder.load(first, typ=stored)
         if kind.code == "c":
             second = builder.gep(first, [i64(1)], source_etype=stored)
@@ -171,7 +184,7 @@ def _constant(name: str) -> Callable[..., Scalar]:
 def _base(body: Body, slots: Scalar, ints: Scalar, slot: int, offset: int) -> Scalar:
     """``base(slots, ints, k, j)``: the address of the buffer whose slot is ``ints[k]``, moved by ``ints[j]`` bytes."""
     i64 = body.ir.IntType(64)
-    place = element(body, i64, slots.value, _word(body, ints, slot))
+    place = _place(body, slots, _word(body, ints, slot))
     address = body.builder.add(body.builder.load(place, typ=i64), _word(body, ints, offset))
     return Scalar(body, I64, address)
 

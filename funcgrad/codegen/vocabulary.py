@@ -6,14 +6,14 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from . import basic, frontend, instruction, memory, vecmath
+from . import basic, frontend, instruction, llvm_text, memory, vecmath, writer
 from .instruction import Instruction, from_definition
 from .vecmath.registry import DEFINITIONS
 
 __all__ = ["MACHINE_CODE", "find_instruction"]
 
 MACHINE_CODE: Final = sorted(
-    [Path(str(m.__file__)) for m in (basic, frontend, instruction, memory)]
+    [Path(str(m.__file__)) for m in (basic, frontend, instruction, llvm_text, memory, writer)]
     + list(Path(str(vecmath.__file__)).parent.glob("*.py"))
 )
 """The files that turn a kernel's text into LLVM: what the text leaves out of the cache's key."""

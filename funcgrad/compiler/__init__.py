@@ -12,8 +12,9 @@ Only ``kernel_source`` and ``compile_kernels`` depend on structure alone; all el
 microseconds per equation. ``lowered`` does what precedes machine code, ``rows`` what follows it, ``executable`` both.
 """
 
+from ..runtime.preload import preload
 from .executable import Executable, compile_jaxpr
 from .lowered import Lowered, Stages, build, lower_jaxpr
 from .rows import threads_of
 
-__all__ = ["Executable", "Lowered", "Stages", "build", "compile_jaxpr", "lower_jaxpr", "threads_of"]
+__all__ = ["Executable", "Lowered", "Stages", "build", "compile_jaxpr", "lower_jaxpr", "preload", "threads_of"]

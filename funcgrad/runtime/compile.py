@@ -24,13 +24,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from funcgrad.codegen.frontend import lower, parse_signature
+from funcgrad.codegen.frontend import Function, lower_together, parse_signature
 from funcgrad.codegen.instruction import Instruction
 from funcgrad.codegen.numba_target import compile_with_numba
 from funcgrad.codegen.vocabulary import MACHINE_CODE, find_instruction
 from funcgrad.runtime import intrinsics, target
 from funcgrad.runtime.cache import default_cache
-from funcgrad.runtime.parallel import in_parallel
+from funcgrad.runtime.parallel import in_parallel, prompt_threads
 
 if TYPE_CHECKING:
     from llvmlite.binding import ModuleRef
@@ -45,6 +45,7 @@ __all__ = [
     "compile_native",
     "compile_runtime",
     "compile_runtime_kernel",
+    "core_function",
     "fingerprint",
     "stats",
 ]
@@ -68,19 +69,18 @@ class CompileStats:
 
 @dataclass(frozen=True, eq=False)
 class _Request:
-    """What to compile."""
+    """What to compile into one object file: one kernel, or several functions of the runtime's own."""
 
-    source: str
-    name: str
-    signature: str
+    functions: tuple[tuple[str, str, str], ...]
+    """Of each function its source, name and signature."""
     lookup: Lookup
     glue: bool
     key: str
 
     @property
-    def symbol(self) -> str:
+    def symbols(self) -> list[str]:
         """Derived from the hash alone: processes forked from one another would number alike."""
-        return "fg_" + self.key[:40]
+        return [f"fg_{self.key[:40]}{k or ''}" for k in range(len(self.functions))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,16 +88,21 @@ class CompiledKernel:
     """Machine code in this process, and where it came from."""
 
     _request: _Request = field(repr=False)
-    address: int
+    addresses: tuple[int, ...]
     from_cache: bool
     compile_ms: float
     owner: Any = field(default=None, repr=False)
     """What must live as long as the machine code, where another compiler holds it."""
 
     @property
+    def address(self) -> int:
+        """Of the machine code."""
+        return self.addresses[0]
+
+    @property
     def source(self) -> str:
         """The Python text that was compiled."""
-        return self._request.source
+        return self._request.functions[0][0]
 
     @property
     def key(self) -> str:
@@ -139,7 +144,7 @@ def compile_kernels_with_numba(sources: Sequence[str]) -> list[CompiledKernel]:
             owner = compile_with_numba(source)
             elapsed = 1e3 * (time.perf_counter() - start)
             request = _request(source, KERNEL_SIGNATURE, "kernel", find_instruction, "numba")
-            made[source] = CompiledKernel(request, owner.address, False, elapsed, owner)
+            made[source] = CompiledKernel(request, (owner.address,), False, elapsed, owner)
     return [made[source] for source in sources]
 
 
@@ -151,11 +156,16 @@ def compile_native(source: str, signature: str, name: str) -> CompiledKernel:
 def compile_runtime(source: str, name: str, arguments: int, returns: bool = True) -> int:
     """The address of a function of the runtime's own: 64-bit integers in, one (or nothing) out, `intrinsics` known.
 
-    It is compiled as glue; for what loops over data see `compile_runtime_kernel`.
+    It is compiled as glue; for what loops over data see `compile_runtime_kernel`, for what every program needs see
+    `core_function`.
     """
-    signature = f"{'i64' if returns else 'void'}({', '.join(['i64'] * arguments)})"
+    signature = _integers_to(arguments, returns)
     request = _request(source, signature, name, find_runtime_instruction, _runtime_words(), glue=True)
     return _compiled([request])[0].address
+
+
+def _integers_to(arguments: int, returns: bool) -> str:
+    return f"{'i64' if returns else 'void'}({', '.join(['i64'] * arguments)})"
 
 
 def compile_runtime_kernel(source: str, name: str = "kernel") -> CompiledKernel:
@@ -168,6 +178,38 @@ def find_runtime_instruction(name: str) -> Instruction | None:
     return intrinsics.INTRINSICS.get(name) or find_instruction(name)
 
 
+# -- the core: what nearly every program needs
+
+_core: dict[tuple[str, str, str], int] = {}
+"""The functions that were declared so, and their addresses, or 0."""
+
+
+def core_function(source: str, name: str, arguments: int, returns: bool = True) -> Callable[[], int]:
+    """Declare a function as `compile_runtime` compiles them; what comes back gives its address.
+
+    All that are declared are compiled into one object, and beside the first kernels of the process, on another CPU:
+    one by one and afterwards they would take 40 ms.
+    """
+    function = (source, name, _integers_to(arguments, returns))
+    _core.setdefault(function, 0)
+
+    def address() -> int:
+        if not _core[function]:
+            with _lock:
+                request = _core_request()
+                if request is not None:
+                    _compiled([request])
+        return _core[function]
+
+    return address
+
+
+def _core_request() -> _Request | None:
+    """What is declared and not there yet."""
+    missing = tuple(sorted(function for function, address in _core.items() if not address))
+    return _request_of(missing, find_runtime_instruction, _runtime_words(), True) if missing else None
+
+
 def _compiled(requests: Sequence[_Request]) -> list[CompiledKernel]:
     """The kernels that are asked for, from the three places in turn."""
     missing = [r for r in requests if r.key not in _kernels]
@@ -178,8 +220,19 @@ def _compiled(requests: Sequence[_Request]) -> list[CompiledKernel]:
             _counts["memory_hits"] += len(missing) - len(distinct)
             wanted = [r for r in distinct.values() if not _from_disk(r)]
             if wanted:
+                core = _core_request()
+                if core is not None and core.key not in distinct and not _from_disk(core):
+                    wanted.insert(1, core)
                 _compile(wanted)
     return [_kernels[r.key] for r in requests]
+
+
+def _loaded(request: _Request, obj: bytes, from_cache: bool, compile_ms: float) -> None:
+    made = CompiledKernel(request, target.addresses_of(request.symbols, obj), from_cache, compile_ms)
+    _kernels[request.key] = made
+    for function, address in zip(request.functions, made.addresses, strict=True):
+        if function in _core:
+            _core[function] = address
 
 
 @cache
@@ -215,10 +268,16 @@ def _environment() -> bytes:
 
 
 def _request(source: str, signature: str, name: str, lookup: Lookup, words: str, glue: bool = False) -> _Request:
+    return _request_of(((source, name, signature),), lookup, words, glue)
+
+
+def _request_of(functions: tuple[tuple[str, str, str], ...], lookup: Lookup, words: str, glue: bool) -> _Request:
     digest = hashlib.sha256(_environment())
-    for part in (signature, name, words, source):
-        digest.update(b"\0" + part.encode())
-    return _Request(source, name, signature, lookup, glue, digest.hexdigest())
+    digest.update(b"\0" + words.encode())
+    for source, name, signature in functions:
+        for part in (signature, name, source):
+            digest.update(b"\0" + part.encode())
+    return _Request(functions, lookup, glue, digest.hexdigest())
 
 
 # -- the three ways
@@ -229,7 +288,7 @@ def _from_disk(request: _Request) -> bool:
     obj = default_cache().load(request.key)
     if obj is None:
         return False
-    _kernels[request.key] = CompiledKernel(request, target.address_of(request.symbol, obj), True, 0.0)
+    _loaded(request, obj, True, 0.0)
     _counts["cache_hits"] += 1
     _counts["load_ms"] += 1e3 * (time.perf_counter() - start)
     return True
@@ -237,10 +296,10 @@ def _from_disk(request: _Request) -> bool:
 
 def _compile(requests: Sequence[_Request]) -> None:
     start = time.perf_counter()
-    objects = in_parallel(_object, ((r, _assembly(r)) for r in requests), len(requests))
+    with prompt_threads():
+        objects = in_parallel(_object, ((r, _assembly(r)) for r in requests), len(requests))
     for request, (obj, milliseconds) in zip(requests, objects, strict=True):
-        address = target.address_of(request.symbol, obj)
-        _kernels[request.key] = CompiledKernel(request, address, False, milliseconds)
+        _loaded(request, obj, False, milliseconds)
         default_cache().store(request.key, obj)
     _counts["compiles"] += len(requests)
     _counts["compile_ms"] += 1e3 * (time.perf_counter() - start)
@@ -256,7 +315,11 @@ def _object(item: tuple[_Request, str]) -> tuple[bytes, float]:
 
 def _assembly(request: _Request) -> str:
     """A kernel in LLVM's assembly, as our front end writes it."""
-    return lower(request.source, request.name, parse_signature(request.signature), request.lookup, request.symbol)
+    functions = [
+        Function(source, name, parse_signature(signature), symbol)
+        for (source, name, signature), symbol in zip(request.functions, request.symbols, strict=True)
+    ]
+    return lower_together(functions, request.lookup)
 
 
 def _optimised(request: _Request) -> ModuleRef:

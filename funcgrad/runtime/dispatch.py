@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from funcgrad.runtime.compile import compile_runtime
+from funcgrad.runtime.compile import core_function
 from funcgrad.runtime.executor import (
     API,
     GIL_WORD,
@@ -142,6 +142,10 @@ def call(self, args, nargs):
 """
 
 
+_fits_address = core_function(_FITS_SOURCE, "fits", 3)
+_call_address = core_function(_CALL, "call", 3)
+
+
 def builtin_call(program: Program, arguments: Sequence[Any], out_avals: Sequence[Any], single: bool) -> Builtin | None:
     """A built-in that runs ``program`` on arguments of exactly the types, dtypes and shapes of ``arguments``.
 
@@ -157,7 +161,7 @@ def builtin_call(program: Program, arguments: Sequence[Any], out_avals: Sequence
     results = np.array([_result(a, keep) for a in out_avals], np.int64).reshape(-1, _RESULT // 8)
     frame = program.new_frame()
     pool = pool_cell.ctypes.data if program.parallel else 0
-    fits = compile_runtime(_FITS_SOURCE, "fits", 3)
+    fits = _fits_address()
     words = np.array(
         [
             frame.ctypes.data, 0, python_api().ctypes.data, len(arguments), len(out_avals), single, pool,
@@ -166,7 +170,7 @@ def builtin_call(program: Program, arguments: Sequence[Any], out_avals: Sequence
         np.int64,
     )  # fmt: skip
     owner = np.asarray(_Owner(words, [*keep, guards, results, frame]))
-    return make_builtin("call", compile_runtime(_CALL, "call", 3), owner)
+    return make_builtin("call", _call_address(), owner)
 
 
 class _Owner:

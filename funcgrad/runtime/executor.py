@@ -39,7 +39,7 @@ import numpy as np
 
 from funcgrad.kernels.nested import FRAME_HEADER
 from funcgrad.runtime import memory, threads
-from funcgrad.runtime.compile import compile_runtime
+from funcgrad.runtime.compile import core_function
 
 __all__ = [
     "ARRAY",
@@ -143,10 +143,10 @@ def entry(self, args, nargs):
 """
 
 
-@cache
-def run_address() -> int:
-    """`intp run(intp frame)`: walks the rows of a filled frame and returns the status. Needs no Python."""
-    return compile_runtime(_RUN, "run", 1)
+run_address = core_function(_RUN, "run", 1)
+"""`intp run(intp frame)`: walks the rows of a filled frame and returns the status. Needs no Python."""
+
+_entry_address = core_function(_ENTRY, "entry", 3)
 
 
 # -- the built-in function
@@ -195,7 +195,7 @@ def layout_holds() -> bool:
 def _builtin_entry() -> Callable[..., int] | None:
     if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8 or not layout_holds():
         return None
-    return make_builtin("run_program", compile_runtime(_ENTRY, "entry", 3), python_api())
+    return make_builtin("run_program", _entry_address(), python_api())
 
 
 def make_builtin(name: str, address: int, owner: Any) -> Callable[..., Any]:

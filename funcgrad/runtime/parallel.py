@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["in_parallel"]
+__all__ = ["in_parallel", "prompt_threads"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -49,3 +51,21 @@ def in_parallel(function: Callable[[T], R], items: Iterable[T], count: int) -> l
     if errors:
         raise errors[0]
     return [results[k] for k in range(count)]
+
+
+@contextlib.contextmanager
+def prompt_threads() -> Iterator[None]:
+    """Within, a thread that wants the GIL gets it after 0.2 ms, not after Python's 5 ms.
+
+    A thread that makes many short calls outside the GIL, as one that uses LLVM does, waits so long after each of them
+    if another one runs Python. One thread at a time may be in here.
+    """
+    before = sys.getswitchinterval()
+    ours = min(before, 0.0002)
+    sys.setswitchinterval(ours)
+    ours = sys.getswitchinterval()
+    try:
+        yield
+    finally:
+        if sys.getswitchinterval() == ours:  # else somebody else has set it meanwhile
+            sys.setswitchinterval(before)

@@ -1,6 +1,6 @@
 """The machine kernels are compiled for, and the one engine that holds their code.
 
-llvmlite itself (70 ms) is imported at the first kernel, so that importing funcgrad stays cheap.
+llvmlite itself (15 to 60 ms) is imported at the first kernel, so that importing funcgrad stays cheap.
 
 Numba's own target machine lets LLVM prefer 256-bit vectors. Ours asks for 512-bit ones where the CPU runs
 them without slowing down (AVX-512 with VBMI2: Ice Lake, Zen 4 and later): 1.6 times the speed on a
@@ -9,21 +9,26 @@ compute-bound loop.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from llvmlite.binding import ModuleRef, TargetMachine
+from . import preload
 
-__all__ = ["address_of", "assembly_of", "describe", "emit", "optimised"]
+if TYPE_CHECKING:
+    from llvmlite.binding import ModulePassManager, ModuleRef, PassBuilder, TargetMachine
+
+__all__ = ["addresses_of", "assembly_of", "describe", "emit", "optimised"]
 
 
 @cache
 def _llvm() -> Any:
+    # While the library is being loaded: what llvmlite imports besides.
+
+    preload.wait()
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -63,17 +68,77 @@ def _new_target_machine(opt: int) -> TargetMachine:
     )
 
 
-class _Machines(threading.local):
-    """LLVM's description of this CPU, for each thread its own: emitting code writes to it."""
+class _Tools:
+    """What makes machine code of a module: LLVM's description of this CPU, and what is wanted of the passes.
 
-    def __init__(self) -> None:
-        self.loops = _new_target_machine(3)
-        self.glue = _new_target_machine(0)
+    To use them is to write to them, so a thread borrows a set and puts it back.
+    """
+
+    def __init__(self, glue: bool) -> None:
+        llvm = _llvm()
+        self.glue = glue
+        self.machine = _new_target_machine(0 if glue else 3)
+        self.layout = str(self.machine.target_data)
+        self.tuning = llvm.create_pipeline_tuning_options(1 if glue else 3)
+        self.tuning.loop_vectorization = self.tuning.slp_vectorization = not glue
+
+    def run(self, passes: Callable[[PassBuilder], ModulePassManager], module: ModuleRef) -> None:
+        """Run over a module the passes that are made of a builder.
+
+        Both are for one run. The builder keeps callbacks into what lives only during a run: a second one would read
+        freed memory. The passes are used up, and have to be freed here: llvmlite's own `close` frees nothing of a pass
+        manager (the empty method of another base class comes before the one that would), which is 100 kB a kernel.
+        """
+        builder = _llvm().create_pass_builder(self.machine, self.tuning)
+        made = passes(builder)
+        try:
+            _unlocked("LLVMPY_RunNewModulePassManager")(made, module, builder)
+        finally:
+            _newpassmanagers().NewPassManager._dispose(made)
+            made.detach()
+            builder.close()
+
+
+def _of_loops(builder: PassBuilder) -> ModulePassManager:
+    """LLVM's own pipeline."""
+    return builder.getModulePassManager()
+
+
+def _of_glue(builder: PassBuilder) -> ModulePassManager:
+    """Glue is plain once its variables are in registers."""
+    passes = _llvm().create_new_module_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_always_inliner_pass()
+    return passes
+
+
+def _of_variants(builder: PassBuilder) -> ModulePassManager:
+    passes = _llvm().create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
+    passes.add_global_dead_code_eliminate_pass()
+    return passes
+
+
+_unused: dict[bool, list[_Tools]] = {False: [], True: []}
+
+
+@contextlib.contextmanager
+def _borrowed(glue: bool) -> Iterator[_Tools]:
+    try:
+        tools = _unused[glue].pop()
+    except IndexError:
+        tools = _Tools(glue)
+    try:
+        yield tools
+    finally:
+        _unused[glue].append(tools)
 
 
 @cache
-def _machines() -> _Machines:
-    return _Machines()
+def _newpassmanagers() -> Any:
+    import llvmlite.binding.newpassmanagers as newpassmanagers
+
+    return newpassmanagers
 
 
 # from LLVM's assembly to machine code ---------------------------------------------------------------------------
@@ -82,52 +147,36 @@ def _machines() -> _Machines:
 def optimised(assembly: str, glue: bool = False) -> ModuleRef:
     """A module from LLVM assembly, in a context of its own, after LLVM's passes.
 
-    Loops get -O3 with both vectorisers. ``glue``, code that only calls other code, gets the three passes that make
-    it plain, and a fifth of the time.
+    Loops get -O3 with both vectorisers. ``glue``, code that only calls other code, gets the two passes that make it
+    plain, and a tenth of the time.
     """
     llvm = _llvm()
-    machine = _machines().glue if glue else _machines().loops
-    module = llvm.parse_assembly(assembly, llvm.create_context())
-    module.triple = describe()[0]
-    module.data_layout = str(machine.target_data)
-    module.verify()
-    tuning = llvm.create_pipeline_tuning_options(1 if glue else 3)
-    tuning.loop_vectorization = tuning.slp_vectorization = not glue
-    builder = llvm.create_pass_builder(machine, tuning)
-    if glue:
-        passes = llvm.create_new_module_pass_manager()
-        passes.add_sroa_pass()
-        passes.add_instruction_combine_pass()
-        passes.add_simplify_cfg_pass()
-        passes.add_always_inliner_pass()
-    else:
-        passes = builder.getModulePassManager()
-    run = _unlocked("LLVMPY_RunNewModulePassManager")
-    run(passes, module, builder)
-    if not glue and _inline_variants(module):
-        passes = llvm.create_new_module_pass_manager()
-        passes.add_always_inliner_pass()
-        passes.add_global_dead_code_eliminate_pass()
-        run(passes, module, builder)
+    with _borrowed(glue) as tools:
+        module = llvm.parse_assembly(assembly, llvm.create_context())
+        module.triple = describe()[0]
+        module.data_layout = tools.layout
+        module.verify()
+        tools.run(_of_glue if glue else _of_loops, module)
+        if "weak_odr" in assembly:
+            _release_variants(module)
+            tools.run(_of_variants, module)
     return module
 
 
-def _inline_variants(module: ModuleRef) -> bool:
-    """Let go of the vector variants of functions (see `codegen.vecmath.rare`), if there are any: once the vectoriser
-    has chosen among them, the chosen ones go where they are called and the others away."""
-    variants = [f for f in module.functions if f.linkage is f.linkage.weak_odr]
-    for f in variants:
-        f.linkage = "internal"
-    return bool(variants)
+def _release_variants(module: ModuleRef) -> None:
+    """Let go of the vector variants of functions (see `codegen.vecmath.rare`): once the vectoriser has chosen among
+    them, the chosen ones go where they are called and the others away."""
+    for f in module.functions:
+        if f.linkage is f.linkage.weak_odr:
+            f.linkage = "internal"
 
 
 def emit(module: ModuleRef, glue: bool = False) -> bytes:
     """The module as an object file."""
     import llvmlite.binding.ffi as ffi
 
-    machine = _machines().glue if glue else _machines().loops
-    with ffi.OutputString() as error:
-        buffer = _unlocked("LLVMPY_TargetMachineEmitToMemory")(machine, module, 1, error)
+    with _borrowed(glue) as tools, ffi.OutputString() as error:
+        buffer = _unlocked("LLVMPY_TargetMachineEmitToMemory")(tools.machine, module, 1, error)
         if not buffer:
             raise RuntimeError(str(error))
     try:
@@ -139,7 +188,8 @@ def emit(module: ModuleRef, glue: bool = False) -> bytes:
 
 def assembly_of(module: ModuleRef) -> str:
     """The module as the CPU's assembly."""
-    return _machines().loops.emit_assembly(module)
+    with _borrowed(False) as tools:
+        return tools.machine.emit_assembly(module)
 
 
 def _unlocked(name: str) -> Callable[..., Any]:
@@ -167,12 +217,12 @@ def _engine() -> Any:
     return engine
 
 
-def address_of(symbol: str, obj: bytes) -> int:
-    """Load an object file into the process, for good, and return the address of `symbol` in it."""
+def addresses_of(symbols: Sequence[str], obj: bytes) -> tuple[int, ...]:
+    """Load an object file into the process, for good, and return the addresses of these symbols of it."""
     engine = _engine()
     engine.add_object_file(_llvm().ObjectFileRef.from_data(obj))
     engine.finalize_object()
-    address = engine.get_function_address(symbol)
-    if not address:
-        raise ValueError(f"the object file defines no {symbol}")
-    return address
+    addresses = tuple([engine.get_function_address(symbol) for symbol in symbols])
+    if not all(addresses):
+        raise ValueError(f"the object file defines no {symbols[addresses.index(0)]}")
+    return addresses

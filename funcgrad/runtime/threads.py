@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from funcgrad.runtime.compile import compile_runtime
+from funcgrad.runtime.compile import core_function
 
 __all__ = ["available_cpus", "cgroup_cpus", "get_num_threads", "pool_cell", "set_num_threads", "start", "stop"]
 
@@ -156,6 +156,11 @@ def worker(pool):
                 call1(load(pool + {_WAKE}), pool + {_DONE})
                 call1(load(pool + {_UNLOCK}), pool + {_MUTEX})
 """
+
+
+_claim_address = core_function(_CLAIM, "claim", 1)
+_parallel_for_address = core_function(_PARALLEL_FOR, "parallel_for", 6)
+_worker_address = core_function(_WORKER, "worker", 1)
 
 
 # -- how many
@@ -308,9 +313,7 @@ def _start(count: int) -> None:
     libc = _libc()
     if libc is None:
         return
-    claim = compile_runtime(_CLAIM, "claim", 1)
-    parallel_for = compile_runtime(_PARALLEL_FOR, "parallel_for", 6)
-    worker = compile_runtime(_WORKER, "worker", 1)
+    claim, parallel_for, worker = _claim_address(), _parallel_for_address(), _worker_address()
     words = _immortal_words(_SIZE + (count + 1) * _MASK_BYTES)
     _pools.append(words)
     address = words.ctypes.data

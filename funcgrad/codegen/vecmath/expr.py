@@ -63,9 +63,7 @@ class Body:
     """The LLVM function under construction: its builder, module and the types and intrinsics already made."""
 
     def __init__(self, builder: Any) -> None:
-        import llvmlite.ir as ir
-
-        self.ir = ir
+        self.ir = _types_of(builder)
         self.builder = builder
         self.module = builder.module
         self._types: dict[str, Any] = {}
@@ -108,8 +106,18 @@ class Body:
         return Scalar(self, result, self.builder.call(function, [a.value for a in args]))
 
 
+def _types_of(builder: Any) -> Any:
+    """The module whose types go with a builder: our own (`codegen.writer`), which says so, or `llvmlite.ir`."""
+    own = getattr(builder, "ir", None)
+    if own is not None:
+        return own
+    import llvmlite.ir
+
+    return llvmlite.ir
+
+
 def llvm_type(ir: Any, kind: Kind) -> Any:
-    """The type of a value of this kind; ``ir`` is `llvmlite.ir`."""
+    """The type of a value of this kind; ``ir`` is `codegen.writer` or `llvmlite.ir`."""
     if kind.code == "c":
         return ir.LiteralStructType([llvm_type(ir, kind.part)] * 2)
     if kind.is_float:
