@@ -28,7 +28,7 @@ from funcgrad.codegen.frontend import lower, parse_signature
 from funcgrad.codegen.instruction import Instruction
 from funcgrad.codegen.numba_target import compile_with_numba
 from funcgrad.codegen.vocabulary import MACHINE_CODE, find_instruction
-from funcgrad.runtime import intrinsics, target
+from funcgrad.runtime import blocks, intrinsics, target
 from funcgrad.runtime.cache import default_cache
 from funcgrad.runtime.parallel import in_parallel
 
@@ -45,6 +45,7 @@ __all__ = [
     "compile_native",
     "compile_runtime",
     "compile_runtime_kernel",
+    "compile_vectors",
     "fingerprint",
     "stats",
 ]
@@ -75,7 +76,13 @@ class _Request:
     signature: str
     lookup: Lookup
     glue: bool
+    vectors: bool
     key: str
+
+    @property
+    def plain(self) -> bool:
+        """Whether LLVM's passes over loops have nothing to find in it."""
+        return self.glue or self.vectors
 
     @property
     def symbol(self) -> str:
@@ -158,6 +165,14 @@ def compile_runtime(source: str, name: str, arguments: int, returns: bool = True
     return _compiled([request])[0].address
 
 
+def compile_vectors(source: str, name: str, arguments: int) -> int:
+    """As `compile_runtime`, for what is written in the instructions of `blocks`, and returns nothing: its loops are
+    vectors already, and get LLVM's code generator at its best without the passes before it."""
+    signature = f"void({', '.join(['i64'] * arguments)})"
+    request = _request(source, signature, name, find_runtime_instruction, _runtime_words(), vectors=True)
+    return _compiled([request])[0].address
+
+
 def compile_runtime_kernel(source: str, name: str = "kernel") -> CompiledKernel:
     """As `compile_kernel`, for a hand-written kernel that also uses the runtime's own instructions."""
     return _compiled([_request(source, KERNEL_SIGNATURE, name, find_runtime_instruction, _runtime_words())])[0]
@@ -165,7 +180,7 @@ def compile_runtime_kernel(source: str, name: str = "kernel") -> CompiledKernel:
 
 def find_runtime_instruction(name: str) -> Instruction | None:
     """The instruction of this name in the runtime's own sources."""
-    return intrinsics.INTRINSICS.get(name) or find_instruction(name)
+    return intrinsics.INTRINSICS.get(name) or blocks.BLOCKS.get(name) or find_instruction(name)
 
 
 def _compiled(requests: Sequence[_Request]) -> list[CompiledKernel]:
@@ -190,7 +205,7 @@ def _kernel_words() -> str:
 
 @cache
 def _runtime_words() -> str:
-    return fingerprint([*MACHINE_CODE, Path(str(intrinsics.__file__))])
+    return fingerprint([*MACHINE_CODE, *[Path(str(m.__file__)) for m in (blocks, intrinsics)]])
 
 
 def stats() -> CompileStats:
@@ -214,11 +229,13 @@ def _environment() -> bytes:
     return "\0".join((fingerprint([Path(str(target.__file__))]), *target.describe())).encode()
 
 
-def _request(source: str, signature: str, name: str, lookup: Lookup, words: str, glue: bool = False) -> _Request:
+def _request(
+    source: str, signature: str, name: str, lookup: Lookup, words: str, glue: bool = False, vectors: bool = False
+) -> _Request:
     digest = hashlib.sha256(_environment())
     for part in (signature, name, words, source):
         digest.update(b"\0" + part.encode())
-    return _Request(source, name, signature, lookup, glue, digest.hexdigest())
+    return _Request(source, name, signature, lookup, glue, vectors, digest.hexdigest())
 
 
 # -- the three ways
@@ -250,7 +267,7 @@ def _object(item: tuple[_Request, str]) -> tuple[bytes, float]:
     """The object file of a kernel, and the milliseconds that LLVM took for it."""
     request, assembly = item
     start = time.perf_counter()
-    obj = target.emit(target.optimised(assembly, request.glue), request.glue)
+    obj = target.emit(target.optimised(assembly, request.plain), request.glue)
     return obj, 1e3 * (time.perf_counter() - start)
 
 
@@ -260,7 +277,7 @@ def _assembly(request: _Request) -> str:
 
 
 def _optimised(request: _Request) -> ModuleRef:
-    return target.optimised(_assembly(request), request.glue)
+    return target.optimised(_assembly(request), request.plain)
 
 
 # A fork while another thread compiles would leave its locks (ours, llvmlite's) taken for ever in the

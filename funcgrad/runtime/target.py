@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llvmlite.binding import ModuleRef, TargetMachine
 
-__all__ = ["address_of", "assembly_of", "describe", "emit", "optimised"]
+__all__ = ["address_of", "assembly_of", "describe", "emit", "optimised", "wide"]
 
 
 @cache
@@ -51,6 +51,11 @@ def describe() -> tuple[str, ...]:
     pointer = str(ctypes.sizeof(ctypes.c_void_p))
     version = ".".join(map(str, llvm.llvm_version_info))
     return (llvm.get_process_triple(), llvm.get_host_cpu_name(), _features(), pointer, version)
+
+
+def wide() -> bool:
+    """Whether kernels are compiled for registers of 512 bits."""
+    return "-prefer-256-bit" in describe()[2]
 
 
 def _new_target_machine(opt: int) -> TargetMachine:
