@@ -3,9 +3,8 @@
 A block is 6 rows of 4 registers (or another of ``SHAPES``): each step of the sum loads one row of B into registers and
 multiplies it with 6 elements of A, which the multiply-add reads from memory itself. On a Zen 5 that is 126 of the 140
 GFLOP/s that one thread has in float64; OpenBLAS gives 105, and 90 for matrices of order 128, which it packs first.
-Nothing is packed here as long as it is stored by rows. Of a B or a large A stored by columns (or one whose rows lie a
-multiple of a page apart, so that all of them compete for a few lines of the cache), each tile copies what it is about
-to multiply into rows in a few pages of its own.
+Nothing is packed here as long as it is small and stored by rows. Of a B that does not fit into the second-level cache,
+and of a B or a large A stored by columns, each tile copies what it is about to multiply into rows of its own.
 
 C is cut into tiles, the step's parallel axis. An element of C is the sum, in order, of sums over ``DEPTH`` products,
 each a chain of fused multiply-adds, wherever it lies in a tile: so results depend neither on the tiles nor on the
@@ -46,11 +45,11 @@ COLUMNS = 512
 """Of a tile, where B is too large for the second-level cache."""
 IN_CACHE = 2 << 20
 """Bytes of B up to which tiles take whole rows of it."""
-CROWDED, CROWDED_ROWS = 8 << 20, 48
-"""Bytes of B beyond which, and rows of A from which, it pays to pack a B whose rows lie a multiple of a page apart."""
+LARGE, LARGE_ROWS = 1 << 20, 48
+"""Bytes of B beyond which, and rows of A from which, it pays to pack a B that is stored by rows."""
 TURNED = 256 << 10
 """Bytes of A from which it pays to turn it, if it is stored by columns."""
-PAGE, LINE = 4096, 64
+LINE = 64
 
 LEAST_USE = 0.6
 """Of a block's registers, by what is asked for."""
@@ -253,13 +252,13 @@ def product_step(
     if not suits(dtype, *shape):
         return None
     (m, n, k), size, kind = shape, dtype.itemsize, KINDS[dtype.name]
-    crowded = b.down % PAGE == 0 and n * k * size > CROWDED and m >= CROWDED_ROWS
     by_columns = b.right != size
+    packs = by_columns or (n * k * size > LARGE and m >= LARGE_ROWS)
     turned = a.right != size and a.down == size and m * k * size > TURNED
-    height, width = _tiles(dtype, batch, m, n, k, by_columns or crowded)
+    height, width = _tiles(dtype, batch, m, n, k, packs)
     down, across = -(-m // height), -(-n // width)
     turn, turns = _move(kind, True) if turned else (0, 1)
-    pack, packs = _move(kind, by_columns) if crowded or by_columns else (0, 1)
+    pack, step = _move(kind, by_columns) if packs else (0, 1)
     turned_row, packed_row = (DEPTH * size + LINE if turn else 0), (4 * REGISTER_BYTES if pack else 0)
     memory = height * turned_row + DEPTH * packed_row
     panels = [_table(kind, columns, height) for columns in (width, n - (across - 1) * width)]
@@ -268,7 +267,7 @@ def product_step(
         "a_next": a.right, "b_batch": b.batch, "b_tile": width * b.right, "b_next": b.down, "b_column": b.right,
         "c_batch": c.batch, "c_row": c.down, "c_tile": width * size, "size": size, "panels": len(panels[0]) // 3,
         "last_panels": len(panels[1]) // 3, "memory": memory + LINE if memory else 0, **libc(), "turn": turn,
-        "turned_row": turned_row, "turns": turns, "pack": pack, "packed_row": packed_row, "packs": packs,
+        "turned_row": turned_row, "turns": turns, "pack": pack, "packed_row": packed_row, "packs": step,
     }  # fmt: skip
     ints = [
         a.slot, b.slot, c.slot, a.offset, b.offset, c.offset, *[words[name] for name in _WORDS], *panels[0], *panels[1]

@@ -81,9 +81,8 @@ def test_blocks_and_their_remainders(
     order_a, order_b, order_c = orders.split()
     for packed in (False, True):
         if packed:
-            for name in ("TURNED", "CROWDED", "CROWDED_ROWS"):
+            for name in ("TURNED", "LARGE", "LARGE_ROWS"):
                 monkeypatch.setattr(products, name, 0)
-            monkeypatch.setattr(products, "PAGE", 1)  # every stride is a multiple of it
         for m, n, k in SHAPES:
             a, b = draw(rng, dtype, (m, k), order_a), draw(rng, dtype, (k, n), order_b)
             c = draw(rng, dtype, (m, n), order_c)
@@ -125,7 +124,7 @@ def test_results_have_the_same_bits_for_any_threads_and_tiles(
         pool_size(count)
         monkeypatch.setattr(products, "TILES", tiles)
         monkeypatch.setattr(products, "COLUMNS", columns)
-        monkeypatch.setattr(products, "CROWDED", 0 if columns == 64 else 8 << 20)
+        monkeypatch.setattr(products, "LARGE", 0 if columns == 64 else 1 << 20)
         c = product(a, b, np.empty((batch, m, n), dtype))
         results.add(c.tobytes())
     assert holds(a, b, c)
