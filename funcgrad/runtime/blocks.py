@@ -114,7 +114,8 @@ def _multiply(kind: Kind) -> Callable[..., None]:
     """``multiply(a, a_row, a_next, b, b_next, c, c_row, depth, rows, columns, adds, ROWS, VECTORS, LANES)``: a block of
     C becomes, or grows by if ``adds``, the product of ``rows`` rows of A and ``columns`` columns of B. ``a_next`` and
     ``b_next`` lead to the next of the ``depth`` (at least one) products that are summed; rows of B are adjacent
-    elements. C and the following rows of A are prefetched: out of a cache, without it, a product takes 1.7 times as long. Each sum is one chain of fused multiply-adds."""
+    elements. Each sum is one chain of fused multiply-adds. C and the following rows of A are prefetched: without it, a
+    product of what lies in no cache takes 1.7 times as long."""
 
     def emit(
         body: Body, a: Scalar, a_row: Scalar, a_next: Scalar, b: Scalar, b_next: Scalar, c: Scalar, c_row: Scalar,
