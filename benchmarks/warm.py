@@ -23,11 +23,13 @@ __all__ = ["Pool", "Settings", "Timing", "measure"]
 @dataclass(frozen=True)
 class Settings:
     """Blocks per library, seconds per block, seconds for one workload's blocks, and for one compilation; and seconds
-    before each block, in which the threads of the library before fall asleep: some wait for work by spinning."""
+    before each block, as often as it takes for the threads of all libraries to fall asleep: some wait for work by
+    spinning, those of OpenBLAS for a tenth of a second. ``settled``: when to go on even if they do not."""
 
     rounds: int = 11
     block: float = 0.02
     settle: float = 0.03
+    settled: float = 0.3
     together: float = 6.0
     patience: float = 60.0
 
@@ -117,6 +119,21 @@ def measure(
     return timings, notes
 
 
+def _settle(processes: Mapping[str, Any], settings: Settings) -> None:
+    """Wait until no library uses the CPU."""
+
+    def used() -> float:
+        return sum([p.cpu_seconds() for p in processes.values()])
+
+    deadline, before = time.perf_counter() + settings.settled, used()
+    while settings.settle and time.perf_counter() < deadline:
+        time.sleep(settings.settle)
+        now = used()
+        if now - before <= 0.1 * settings.settle:
+            return
+        before = now
+
+
 def interleave(processes: Mapping[str, Any], settings: Settings) -> tuple[dict[str, Timing], dict[str, str]]:
     """Time blocks of all processes in turns; and who failed meanwhile."""
     calls: dict[str, int] = {}
@@ -138,7 +155,7 @@ def interleave(processes: Mapping[str, Any], settings: Settings) -> tuple[dict[s
             if name in failed:
                 continue
             try:
-                time.sleep(settings.settle)
+                _settle(processes, settings)
                 samples[name].append(processes[name].ask("block", calls[name], each[name] < 0.1))
             except Failed as error:
                 failed[name] = f"failed: {error}"

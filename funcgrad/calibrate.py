@@ -2,8 +2,8 @@
 
 Bandwidth is that of a kernel that reads one array and writes another, at sizes that lie in the inner caches, in the
 outer ones, and in memory; arithmetic is a chain of additions and multiplications that stays in registers, on one
-thread; products of matrices are BLAS's. All of it is measured through programs of our own, on the threads that they
-would have.
+thread; a product of matrices is one under `jit`. All of it is measured through programs of our own, on the threads
+that they would have.
 """
 
 from __future__ import annotations

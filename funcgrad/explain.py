@@ -23,6 +23,7 @@ from .kernels.fuse import Refusal, obstacle
 from .kernels.graph import Call, Graph, Value
 from .kernels.nested import Control, Registers
 from .kernels.plan import touched
+from .runtime.products import suits
 
 __all__ = ["Explanation", "explain"]
 
@@ -245,9 +246,11 @@ class _Program:
         flops = (8 if dtype.kind == "c" else 2) * batch * m * n * k
         computing = self.machine.product_seconds(flops, dtype.itemsize // (2 if dtype.kind == "c" else 1))
         loops = (*[("batch", batch)] * (batch > 1), ("rows", m), ("columns", n), ("inner", k))
+        own = suits(dtype, m, n, k)
+        reason = "a product of matrices, in blocks that stay in registers" if own else "a product of matrices is BLAS's"
         return ExplainedStep(
             kind="library", name="gemm", loops=loops, threads=self.machine.threads, bytes_moved=nbytes,
-            operations=flops, scratch_bytes=0, reason="a product of matrices is BLAS's",
+            operations=flops, scratch_bytes=0, reason=reason,
             estimated_seconds=max(self.machine.stream_seconds(nbytes), computing), **common,
         )  # fmt: skip
 

@@ -23,7 +23,7 @@ from benchmarks.peers.base import EagerLoops, Peer, Unsupported, tree_map
 from benchmarks.peers.numpy_peer import NumPy
 from benchmarks.results import IMPORT, WARM, Results, Row
 from benchmarks.session import Failed, Process, Session, answer
-from benchmarks.warm import Pool, Settings, Timing, measure, summary
+from benchmarks.warm import Pool, Settings, Timing, _settle, measure, summary
 from benchmarks.workload import Workload
 from benchmarks.workloads import BY_NAME, WORKLOADS
 
@@ -154,6 +154,9 @@ class Local:
         self.send(command, *args)
         return self.collect(seconds)
 
+    def cpu_seconds(self) -> float:
+        return 0.0
+
     def stop(self) -> None:
         pass
 
@@ -196,6 +199,20 @@ def start(name: str) -> Local:
     if name == "pytensor":
         raise Failed("no compiler")
     return Local(PEERS[name]())
+
+
+def test_blocks_begin_when_no_library_works_any_more() -> None:
+    class Busy(Local):
+        asked = 0
+
+        def cpu_seconds(self) -> float:
+            self.asked += 1
+            return 0.01 * min(self.asked, 4)
+
+    busy = Busy(NumPy())
+    _settle({"busy": busy, "idle": Local(NumPy())}, Settings(settle=0.001))
+    assert busy.asked == 5
+    _settle({"busy": Busy(NumPy())}, Settings(settle=0.001, settled=0.0))  # and not later than that
 
 
 @pytest.mark.usefixtures("no_collection")

@@ -28,7 +28,7 @@ from funcgrad.codegen.frontend import Function, lower_together, parse_signature
 from funcgrad.codegen.instruction import Instruction
 from funcgrad.codegen.numba_target import compile_with_numba
 from funcgrad.codegen.vocabulary import MACHINE_CODE, find_instruction
-from funcgrad.runtime import intrinsics, target
+from funcgrad.runtime import blocks, intrinsics, target
 from funcgrad.runtime.cache import default_cache
 from funcgrad.runtime.parallel import in_parallel, prompt_threads
 
@@ -45,6 +45,7 @@ __all__ = [
     "compile_native",
     "compile_runtime",
     "compile_runtime_kernel",
+    "compile_vectors",
     "core_function",
     "fingerprint",
     "stats",
@@ -75,7 +76,13 @@ class _Request:
     """Of each function its source, name and signature."""
     lookup: Lookup
     glue: bool
+    vectors: bool
     key: str
+
+    @property
+    def plain(self) -> bool:
+        """Whether LLVM's passes over loops have nothing to find in it."""
+        return self.glue or self.vectors
 
     @property
     def symbols(self) -> list[str]:
@@ -164,6 +171,14 @@ def compile_runtime(source: str, name: str, arguments: int, returns: bool = True
     return _compiled([request])[0].address
 
 
+def compile_vectors(source: str, name: str, arguments: int) -> int:
+    """As `compile_runtime`, for what is written in the instructions of `blocks`, and returns nothing: its loops are
+    vectors already, and get LLVM's code generator at its best without the passes before it."""
+    signature = _integers_to(arguments, returns=False)
+    request = _request(source, signature, name, find_runtime_instruction, _runtime_words(), vectors=True)
+    return _compiled([request])[0].address
+
+
 def _integers_to(arguments: int, returns: bool) -> str:
     return f"{'i64' if returns else 'void'}({', '.join(['i64'] * arguments)})"
 
@@ -175,7 +190,7 @@ def compile_runtime_kernel(source: str, name: str = "kernel") -> CompiledKernel:
 
 def find_runtime_instruction(name: str) -> Instruction | None:
     """The instruction of this name in the runtime's own sources."""
-    return intrinsics.INTRINSICS.get(name) or find_instruction(name)
+    return intrinsics.INTRINSICS.get(name) or blocks.BLOCKS.get(name) or find_instruction(name)
 
 
 # -- the core: what nearly every program needs
@@ -243,7 +258,7 @@ def _kernel_words() -> str:
 
 @cache
 def _runtime_words() -> str:
-    return fingerprint([*MACHINE_CODE, Path(str(intrinsics.__file__))])
+    return fingerprint([*MACHINE_CODE, *[Path(str(m.__file__)) for m in (blocks, intrinsics)]])
 
 
 def stats() -> CompileStats:
@@ -267,17 +282,21 @@ def _environment() -> bytes:
     return "\0".join((fingerprint([Path(str(target.__file__))]), *target.describe())).encode()
 
 
-def _request(source: str, signature: str, name: str, lookup: Lookup, words: str, glue: bool = False) -> _Request:
-    return _request_of(((source, name, signature),), lookup, words, glue)
+def _request(
+    source: str, signature: str, name: str, lookup: Lookup, words: str, glue: bool = False, vectors: bool = False
+) -> _Request:
+    return _request_of(((source, name, signature),), lookup, words, glue, vectors)
 
 
-def _request_of(functions: tuple[tuple[str, str, str], ...], lookup: Lookup, words: str, glue: bool) -> _Request:
+def _request_of(
+    functions: tuple[tuple[str, str, str], ...], lookup: Lookup, words: str, glue: bool, vectors: bool = False
+) -> _Request:
     digest = hashlib.sha256(_environment())
     digest.update(b"\0" + words.encode())
     for source, name, signature in functions:
         for part in (signature, name, source):
             digest.update(b"\0" + part.encode())
-    return _Request(functions, lookup, glue, digest.hexdigest())
+    return _Request(functions, lookup, glue, vectors, digest.hexdigest())
 
 
 # -- the three ways
@@ -309,7 +328,7 @@ def _object(item: tuple[_Request, str]) -> tuple[bytes, float]:
     """The object file of a kernel, and the milliseconds that LLVM took for it."""
     request, assembly = item
     start = time.perf_counter()
-    obj = target.emit(target.optimised(assembly, request.glue), request.glue)
+    obj = target.emit(target.optimised(assembly, request.plain), request.glue)
     return obj, 1e3 * (time.perf_counter() - start)
 
 
@@ -323,7 +342,7 @@ def _assembly(request: _Request) -> str:
 
 
 def _optimised(request: _Request) -> ModuleRef:
-    return target.optimised(_assembly(request), request.glue)
+    return target.optimised(_assembly(request), request.plain)
 
 
 # A fork while another thread compiles would leave its locks (ours, llvmlite's) taken for ever in the

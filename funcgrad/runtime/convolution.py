@@ -14,8 +14,6 @@ threads.
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +23,7 @@ from math import prod
 import numpy as np
 
 from funcgrad.runtime.compile import compile_runtime_kernel
-from funcgrad.runtime.cython_api import cython_function
+from funcgrad.runtime.cython_api import cython_function, libc
 from funcgrad.runtime.direct_convolution import block_of, contracting_step, direct_step
 from funcgrad.runtime.executor import Step
 from funcgrad.runtime.guard import ENTER, LEAVE, single_threaded
@@ -181,15 +179,6 @@ class Place:
     slot: int
     offset: int
     group_stride: int
-
-
-@cache
-def libc() -> dict[str, int]:
-    """The addresses of what the adapter takes from the C library."""
-    library = ctypes.CDLL(None if os.name == "posix" else "msvcrt")
-    return {
-        name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in ("malloc", "free", "memcpy")
-    }
 
 
 @cache

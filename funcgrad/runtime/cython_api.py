@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["cython_function", "cython_module", "openblas_threads"]
+__all__ = ["cython_function", "cython_module", "libc", "openblas_threads"]
 
 _OPENMP = 2  # openblas_get_parallel(): 0 none, 1 threads of its own, 2 OpenMP
 
@@ -54,6 +54,15 @@ def _load_alone(full: str) -> ModuleType | None:
             sys.modules.pop(full, None)
             return module
     return None
+
+
+@cache
+def libc() -> dict[str, int]:
+    """The addresses of what native code takes from the C library."""
+    library = ctypes.CDLL(None if os.name == "posix" else "msvcrt")
+    return {
+        name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in ("malloc", "free", "memcpy")
+    }
 
 
 @cache

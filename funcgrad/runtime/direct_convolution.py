@@ -19,7 +19,7 @@ import numpy as np
 
 from funcgrad.runtime.compile import compile_runtime_kernel
 from funcgrad.runtime.executor import Step
-from funcgrad.runtime.target import describe
+from funcgrad.runtime.target import wide
 
 __all__ = ["block_of", "contracting_source", "contracting_step", "direct_source", "direct_step"]
 
@@ -54,15 +54,9 @@ _AT = {name: 8 * (9 + i) for i, name in enumerate(_NAMES)}
 _TABLE = 8 * (9 + len(_NAMES))
 
 
-@cache
-def _wide() -> bool:
-    """Whether kernels are compiled for registers of 512 bits."""
-    return "-prefer-256-bit" in describe()[2]
-
-
 def block_of(dtype: np.dtype[Any], total: int, taps: int, features: int, contracts: bool) -> tuple[int, int] | None:
     """Rows and columns of the blocks for this convolution; None if it is better left to BLAS."""
-    if dtype.name not in KINDS or not _wide():
+    if dtype.name not in KINDS or not wide():
         return None
     for registers, rows in BLOCKS:
         columns = registers * REGISTER_BYTES // dtype.itemsize

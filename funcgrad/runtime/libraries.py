@@ -8,6 +8,8 @@ BLAS is column-major; C = op(A) op(B) in row-major storage is C^T = op(B)^T op(A
 swapped and nothing is copied. An operand may be stored either way round: one of its two strides must be one
 element.
 
+Products of real matrices that OpenBLAS would pack first are our own where that is quicker: see `products`.
+
 Threads: the OpenBLAS inside SciPy has a pool of its own, in which every thread waits for every other one: on
 a machine where others work too, that costs milliseconds for each product. So a large product is cut into
 tiles along the longer side of C, the tiles of the whole batch are the step's parallel axis, and our pool runs
@@ -32,6 +34,7 @@ from funcgrad.runtime.compile import compile_runtime
 from funcgrad.runtime.cython_api import cython_function
 from funcgrad.runtime.executor import Step
 from funcgrad.runtime.guard import ENTER, LEAVE, single_threaded
+from funcgrad.runtime.products import Operand, product_step
 
 __all__ = ["GEMM_DTYPES", "Matrix", "gemm_step", "scalar_words"]
 
@@ -136,15 +139,20 @@ def gemm_step(
         vector = _gemv_step(dtype, *operands, batch, scalars)
         if vector is not None:
             return vector
-    return _gemm_step(dtype, a, b, c, batch, scalars)
+    return _gemm_step(dtype, a, b, c, batch, scalars, (alpha, beta) == (1, 0))
 
 
-def _gemm_step(dtype: np.dtype, a: Matrix, b: Matrix, c: Matrix, batch: int, scalars: Sequence[int]) -> Step:
+def _gemm_step(dtype: np.dtype, a: Matrix, b: Matrix, c: Matrix, batch: int, scalars: Sequence[int], own: bool) -> Step:
     flipped, ldc = _storage(c, dtype, "C")
     if flipped:  # C is stored by columns: C^T = B^T A^T is stored by rows
         a, b, c = b.T, a.T, c.T
     (trans_a, lda), (trans_b, ldb) = _storage(a, dtype, "A"), _storage(b, dtype, "B")
     (m, n), k = c.shape, a.shape[1]
+    if own and min(m, n, k) > 0:
+        left, right, out = [Operand(x.slot, x.offset, x.batch_stride, *x.strides) for x in (a, b, c)]
+        step = product_step(dtype, batch, (m, n, k), left, right, out)
+        if step is not None:
+            return step
     work = m * n * k * (4 if dtype.kind == "c" else 1)
     guard = single_threaded() if work > _GEMV_THREADS else 0
     rows, columns = Tiles(1, m), Tiles(1, n)

@@ -21,7 +21,7 @@ from . import preload
 if TYPE_CHECKING:
     from llvmlite.binding import ModulePassManager, ModuleRef, PassBuilder, TargetMachine
 
-__all__ = ["addresses_of", "assembly_of", "describe", "emit", "optimised"]
+__all__ = ["addresses_of", "assembly_of", "describe", "emit", "optimised", "wide"]
 
 
 @cache
@@ -56,6 +56,11 @@ def describe() -> tuple[str, ...]:
     pointer = str(ctypes.sizeof(ctypes.c_void_p))
     version = ".".join(map(str, llvm.llvm_version_info))
     return (llvm.get_process_triple(), llvm.get_host_cpu_name(), _features(), pointer, version)
+
+
+def wide() -> bool:
+    """Whether kernels are compiled for registers of 512 bits."""
+    return "-prefer-256-bit" in describe()[2]
 
 
 def _new_target_machine(opt: int) -> TargetMachine:
