@@ -204,7 +204,7 @@ def test_passes_keep_effects(name: str) -> None:
     assert log  # although no result depends on anything
 
 
-# pure_callback ----------------------------------------------------------------------------------------------------------
+# pure_callback -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -298,7 +298,7 @@ def test_not_needed_for_the_derivative() -> None:
     np.testing.assert_allclose(fg.jit(fg.grad(f))(2.0), np.sin(2.0))
 
 
-# what goes wrong --------------------------------------------------------------------------------------------------------
+# what goes wrong -----------------------------------------------------------------------------------------------------
 
 WRONG = {
     "shape": (lambda x: np.ones(4), ShapeDtypeStruct((3,), float), r"float64\[4\] for result, where float64\[3\]"),
@@ -450,7 +450,7 @@ def test_scalars_and_arrays() -> None:
     assert [type(x) for x in seen] == 2 * [np.ndarray, np.int64, np.float64]
 
 
-# io_callback ------------------------------------------------------------------------------------------------------------
+# io_callback ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -503,7 +503,7 @@ def test_io_callback_in_differentiated_loops() -> None:
         fg.grad(loop)(1.0)
 
 
-# debug ------------------------------------------------------------------------------------------------------------------
+# debug ---------------------------------------------------------------------------------------------------------------
 
 
 def test_print_per_example_in_order(capsys: pytest.CaptureFixture[str]) -> None:
