@@ -589,3 +589,44 @@ print(g(1.0))
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert out == "interrupted\n2.0\n"
+
+
+# rules of one's own ---------------------------------------------------------------------------------------------------
+
+
+@fg.custom_jvp
+def sine(x: Any) -> Any:
+    shape = ShapeDtypeStruct(np.shape(x), float)
+    return fg.pure_callback(lambda v: np.sin(v), shape, x, vmap_method="expand_dims")
+
+
+@sine.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    (x,), (t,) = primals, tangents
+    return sine(x), t * fg.numpy.cos(x)
+
+
+def test_a_callback_with_its_derivative() -> None:
+    x = np.linspace(-1.0, 1.0, 4)
+    np.testing.assert_allclose(fg.grad(sine)(0.3), np.cos(0.3))
+    np.testing.assert_allclose(fg.jit(fg.vmap(fg.grad(sine)))(x), np.cos(x))
+    np.testing.assert_allclose(fg.jit(fg.hessian(lambda x: np.sum(sine(x))))(x), -np.diag(np.sin(x)), atol=1e-14)
+    np.testing.assert_allclose(fg.jvp(fg.jit(sine), (x,), (x,))[1], np.cos(x) * x)
+
+
+def test_looking_at_tangents_in_a_rule() -> None:
+    """They are seen on their way forward, also if it is gone backwards."""
+    log = Log()
+
+    @fg.custom_jvp
+    def f(x: Any) -> Any:
+        return x**2
+
+    @f.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        fg.debug.callback(log, tangents[0])
+        return f(primals[0]), 2 * primals[0] * tangents[0]
+
+    assert fg.jvp(f, (3.0,), (2.0,))[1] == 12.0 and log == [(2.0,)]
+    for g in (fg.grad(f), fg.jit(fg.grad(f)), fg.grad(fg.jit(f))):
+        assert g(3.0) == 6.0

@@ -306,3 +306,22 @@ def test_environment(repo_root: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert result.stdout == "Config(debug_nans=True, debug_infs=False, enable_x64=True)\n"
     assert "NonFiniteError: NaN in the result of log: made by log at <string>:1" in result.stderr
+
+
+def test_in_a_backward_rule() -> None:
+    """The line of the rule itself."""
+
+    @fg.custom_vjp
+    def f(x: Any) -> Any:
+        return x * 2
+
+    def bwd(x: Any, ct: Any) -> Any:
+        return (ct * np.log(x),)  # rule
+
+    f.defvjp(lambda x: (f(x), x), bwd)
+    with (
+        fg.debug_nans(),
+        pytest.raises(NonFiniteError, match=r"made by log at .* \(bwd\), in the backward pass") as caught,
+    ):
+        fg.jit(fg.grad(lambda x: f(x) + 1))(-2.0)
+    assert caught.value.origin.source.line == line_of("rule")
