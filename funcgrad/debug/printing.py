@@ -24,7 +24,8 @@ def callback(
         ordered, partitioned: accepted for JAX's sake: calls come in the order of the program.
 
     Derivatives see through it: it is called in the forward pass, once. Under `vmap` it is called for one example after
-    the other; if nothing that it is given depends on the example, once.
+    the other; if nothing that it is given depends on the example, once. (In a branch, or a ``while_loop``, whose
+    predicate differs from example to example, it is called for those as well that do not take it.)
 
     >>> from funcgrad import grad, jit
     >>> seen = []

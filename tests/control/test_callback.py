@@ -630,3 +630,25 @@ def test_looking_at_tangents_in_a_rule() -> None:
     assert fg.jvp(f, (3.0,), (2.0,))[1] == 12.0 and log == [(2.0,)]
     for g in (fg.grad(f), fg.jit(fg.grad(f)), fg.grad(fg.jit(f))):
         assert g(3.0) == 6.0
+
+
+def test_io_in_batched_branches_is_refused() -> None:
+    """There it would be done for examples that do not ask for it. One predicate for all is no such case."""
+    log = Log()
+
+    def f(p: Any, x: Any) -> Any:
+        return lax.cond(p, lambda y: (fg.io_callback(log, None, y), y)[1], lambda y: y, x)
+
+    def g(n: Any, x: Any) -> Any:
+        return lax.while_loop(
+            lambda s: s[0] < n, lambda s: (fg.io_callback(log, None, s[1]), (s[0] + 1, s[1]))[1], (0, x)
+        )
+
+    x = np.arange(2.0)
+    for h, varying, fixed in ((f, x > 0, True), (g, np.array([1, 2]), 1)):
+        with pytest.raises(NotImplementedError, match=r"io_callback in it \(at .*lax\.map"):
+            fg.vmap(h)(varying, x)
+        assert not log
+        fg.jit(fg.vmap(h, (None, 0)))(fixed, x)
+        assert log == [(0.0,), (1.0,)]
+        log.clear()
