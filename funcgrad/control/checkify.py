@@ -300,10 +300,9 @@ def _while(args: Sequence[Any], params: dict[str, Any], errors: Errors, checks: 
     state = _start(sites)
     if cond_sites:
         state[: 1 + len(first.payload)] = [first.code, *first.payload]
-    outs = while_p.bind(
-        *extra, *cond_consts, *consts, *state, going, *carry,
-        cond_jaxpr=test, body_jaxpr=step, cond_nconsts=0, body_nconsts=len(extra) + n_cond + n_body,
-    )  # fmt: skip
+    counts = {"cond_nconsts": 0, "body_nconsts": len(extra) + n_cond + n_body}
+    changed = {**params, "cond_jaxpr": test, "body_jaxpr": step, **counts}
+    outs = while_p.bind(*extra, *cond_consts, *consts, *state, going, *carry, **changed)
     results = _split(outs, sites, checks)
     return results[1:]
 

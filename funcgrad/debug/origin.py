@@ -166,6 +166,7 @@ class Walk:
         body_jaxpr: ClosedJaxpr,
         cond_nconsts: int,
         body_nconsts: int,
+        **_: Any,
     ) -> Any:
         cond_consts, consts = args[:cond_nconsts], args[cond_nconsts : cond_nconsts + body_nconsts]
         carry, k = list(args[cond_nconsts + body_nconsts :]), 0

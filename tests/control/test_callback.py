@@ -114,10 +114,26 @@ def of_nested_jit(call: Any, x: Any) -> Any:
     return f(x) + f(x)
 
 
+def of_checkpoint(call: Any, x: Any) -> Any:
+    def f(y: Any) -> Any:
+        call(y)
+        return np.sin(np.sin(y) * y)
+
+    return fg.checkpoint(lambda y: fg.checkpoint(f)(y) + f(y))(x)
+
+
+def of_loops_with_checkpoints(call: Any, x: Any) -> Any:
+    def body(s: Any) -> Any:
+        call(s[1])
+        return s[0] + 1, lax.fori_loop(0, 4, lambda j, z: (call(j, z), np.sin(z) * z)[1], s[1], checkpoint=True)
+
+    return lax.while_loop(lambda s: s[0] < 3, body, (0, x), checkpoint=True)[1]
+
+
 PROGRAMS = {
     f.__name__: f
     for f in (straight, of_scan, of_scan_of_constants, of_large_scan, of_while, of_condition, of_branches,
-              of_branches_without_results, of_nested_loops, of_nested_jit)
+              of_branches_without_results, of_nested_loops, of_nested_jit, of_checkpoint, of_loops_with_checkpoints)
 }  # fmt: skip
 
 
@@ -131,13 +147,13 @@ class PlainLoops:
         return c, None
 
     @staticmethod
-    def while_loop(cond: Any, body: Any, s: Any) -> Any:
+    def while_loop(cond: Any, body: Any, s: Any, checkpoint: Any = None) -> Any:
         while cond(s):
             s = body(s)
         return s
 
     @staticmethod
-    def fori_loop(a: int, b: int, f: Any, x: Any) -> Any:
+    def fori_loop(a: int, b: int, f: Any, x: Any, checkpoint: Any = None) -> Any:
         for i in range(a, b):
             x = f(i, x)
         return x
@@ -152,6 +168,7 @@ def wanted_calls(name: str, x: float, monkeypatch: pytest.MonkeyPatch) -> tuple[
     with monkeypatch.context() as m:
         m.setitem(PROGRAMS[name].__globals__, "lax", PlainLoops)
         m.setattr(fg, "jit", lambda f: f)
+        m.setattr(fg, "checkpoint", lambda f: f)
         return log, PROGRAMS[name](log, x)
 
 
@@ -494,6 +511,29 @@ def test_io_callback_in_differentiated_loops() -> None:
 
         np.testing.assert_allclose(run(fg.grad(f))(0.3), fg.grad(plain)(0.3), rtol=1e-12)
         assert next(stream, None) is None
+
+    def once(y: Any) -> Any:
+        return np.sin(np.sin(y) * fg.io_callback(lambda: next(stream), SCALAR))
+
+    recomputed = {
+        "checkpoint": lambda x: fg.checkpoint(lambda y: fg.checkpoint(once)(2 * y))(x),
+        "a call in it": lambda x: fg.checkpoint(fg.jit(lambda y: once(2 * y)))(x),
+        "a branch in it": lambda x: fg.checkpoint(lambda y: lax.cond(y > 0, once, lambda z: z, 2 * y))(x),
+        "a loop in it": lambda x: fg.checkpoint(lambda y: lax.fori_loop(0, 1, lambda i, z: once(2 * z), y))(x),
+        "a loop with it": lambda x: lax.fori_loop(0, 3, lambda i, z: once(2 * z), x, checkpoint=True),
+    }
+    for name, g in recomputed.items():
+        for run in RUNS.values():
+            stream = iter(data)  # what was drawn is kept, as nothing else is
+            n = 3 if name == "a loop with it" else 1
+
+            def again(x: Any) -> Any:
+                for a in data[:n]:  # noqa: B023
+                    x = np.sin(np.sin(2 * x) * a)
+                return x
+
+            np.testing.assert_allclose(run(fg.grad(g))(0.3), fg.grad(again)(0.3), rtol=1e-12, err_msg=name)
+            assert len(list(stream)) == 3 - n
 
     def loop(x: Any) -> Any:
         return lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] * fg.io_callback(lambda: 1.0, SCALAR)),

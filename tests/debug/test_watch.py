@@ -85,6 +85,15 @@ def in_a_checkpoint(x: Any) -> Any:
     return fg.checkpoint(log_of_negative)(x)
 
 
+def in_loops_with_checkpoints(x: Any) -> Any:
+    def outer(s: Any) -> Any:
+        i, y = s
+        inner = lambda z, j: (z + np.log(3.5 - 2 * i - j), None)  # noqa: E731  # checkpoints
+        return i + 1, lax.scan(inner, y, np.arange(3.0))[0]
+
+    return lax.while_loop(lambda s: s[0] < 3, outer, (0, x), checkpoint=True)[1]
+
+
 def backward_of_scan(x: Any) -> Any:
     def body(c: Any, a: Any) -> Any:
         return root_of_nothing(c * a * np.ones(2)), None
@@ -102,6 +111,7 @@ FORWARD: dict[str, tuple[Callable[..., Any], Any, str, str, list[int]]] = {
     "nested loops": (in_nested_loops, 0.0, "nested", "log", [2, 0]),
     "jit": (in_a_jit, ones, "log", "log", []),
     "checkpoint": (in_a_checkpoint, ones, "log", "log", []),
+    "loops with checkpoints": (in_loops_with_checkpoints, 1.0, "checkpoints", "log", [1, 2]),
 }
 WAYS: dict[str, Callable[[Any], Any]] = {
     "jit": fg.jit,
