@@ -201,18 +201,22 @@ def _primitive(name: str, **rules: Any) -> Primitive:
         name,
         impl=_impl,
         shape=_shape,
-        transpose=NotLinear("it runs a Python function that cannot be looked into"),
         lower=Host("it calls a Python function of yours", pinned=True),
         multiple_results=True,
         **rules,
     )
 
 
-pure_callback_p = _primitive("pure_callback", jvp=NotDifferentiable(_OPAQUE), batch=_pure_batch)
-io_callback_p = _primitive("io_callback", jvp=NotDifferentiable(_OPAQUE), batch=_io_batch, has_effect=True)
+_UNKNOWN = NotLinear("it runs a Python function that cannot be looked into")
+
+pure_callback_p = _primitive("pure_callback", transpose=_UNKNOWN, jvp=NotDifferentiable(_OPAQUE), batch=_pure_batch)
+io_callback_p = _primitive(
+    "io_callback", transpose=_UNKNOWN, jvp=NotDifferentiable(_OPAQUE), batch=_io_batch, has_effect=True
+)
 debug_callback_p: Primitive = _primitive(
     "debug_callback",
     jvp=ZeroDerivative("it has no results"),
+    transpose=lambda cts, *operands, **params: [None] * len(operands),  # of tangents it shows them on their way forward
     batch=_debug_batch,
     has_effect=True,
 )

@@ -21,6 +21,7 @@ from ..core.trace import STATE, acts_for_source
 from ..ops.create import instantiate_zeros
 from ..ops.elementwise import add, bitwise_and, convert_element_type, eq, gt, select
 from ..ops.reduce import argmax
+from ..ops.stop import stop_gradient
 from ..ops.structural import broadcast_in_dim, reshape, shape_of
 from ..transforms.derive import quiet
 from ..transforms.flat import FlatFunction, check_arguments, check_callable, own_all, wraps
@@ -29,7 +30,8 @@ from .check import CODE, Error, Site, check_p
 from .check_rules import KINDS, Found, picked
 from .checkpoint import checkpoint_p
 from .cond import cond_p, unified
-from .derived import call_jaxpr, closed_over, per_jaxpr, per_jaxprs, without_constants
+from .custom import custom_p
+from .derived import call_jaxpr, closed_over, per_jaxpr, per_jaxprs, silent, without_constants
 from .loop import while_p
 from .scan import scan_p
 from .splitting import set_splitter
@@ -298,10 +300,9 @@ def _while(args: Sequence[Any], params: dict[str, Any], errors: Errors, checks: 
     state = _start(sites)
     if cond_sites:
         state[: 1 + len(first.payload)] = [first.code, *first.payload]
-    outs = while_p.bind(
-        *extra, *cond_consts, *consts, *state, going, *carry,
-        cond_jaxpr=test, body_jaxpr=step, cond_nconsts=0, body_nconsts=len(extra) + n_cond + n_body,
-    )  # fmt: skip
+    counts = {"cond_nconsts": 0, "body_nconsts": len(extra) + n_cond + n_body}
+    changed = {**params, "cond_jaxpr": test, "body_jaxpr": step, **counts}
+    outs = while_p.bind(*extra, *cond_consts, *consts, *state, going, *carry, **changed)
     results = _split(outs, sites, checks)
     return results[1:]
 
@@ -337,10 +338,21 @@ def _checked_loop(programs: tuple[ClosedJaxpr, ...], errors: Errors, n_cond: int
     return extra, test, stepping
 
 
+def _custom(args: Sequence[Any], params: dict[str, Any], errors: Errors, checks: _Checks) -> Sequence[Any]:
+    """A call with derivative rules of its own keeps them: what it computes is checked beside it. (Compiled, that is
+    computed once.)"""
+    jaxpr = params["jaxpr"]
+    if isinstance(jaxpr, ClosedJaxpr):
+        _run(jaxpr, [stop_gradient(x) for x in args], errors, checks)
+        params = {**params, "jaxpr": silent(jaxpr)}
+    return custom_p.bind(*args, **params)
+
+
 _RULES: dict[Primitive, Callable[..., Sequence[Any]]] = {
     jit_p: _call_rule(jit_p),
     checkpoint_p: _call_rule(checkpoint_p),
     cond_p: _cond,
+    custom_p: _custom,
     scan_p: _scan,
     while_p: _while,
 }

@@ -39,7 +39,7 @@ from .body import (
 )
 from .derived import call_jaxpr, grown, live_jaxpr, per_jaxprs
 from .interpret import execute, interpreter, typed_results
-from .splitting import without_checks
+from .splitting import refuse_io, without_checks
 
 __all__ = ["Slots", "cond", "cond_p", "switch", "with_slots"]
 
@@ -377,6 +377,7 @@ def _batch(axis: tuple[int, Any], args: Sequence[Any], dims: Sequence[int | None
         consts, derived, wanted = _batched_branches(branches, size, tuple(operand_dims), axis_name)
         outs = cond_p.bind(index, *consts, *operands, branches=derived)
         return outs, [0 if w else None for w in wanted]
+    refuse_io(branches, "a cond", "where the predicate differs from example to example all branches are computed")
     run = without_checks(cond_p, {"branches": branches})
     if run is not None:
         return batch_subtrace(run, size, args, dims, axis_name)

@@ -38,6 +38,7 @@ __all__ = [
     "per_jaxprs",
     "select_program",
     "silent",
+    "silent_eqn",
     "transposed_jaxpr",
     "without_constants",
 ]
@@ -213,17 +214,18 @@ def silent(closed: ClosedJaxpr) -> ClosedJaxpr:
     jaxpr = closed.jaxpr
     if not any(map(has_effect, jaxpr.eqns)):
         return closed
-    eqns = tuple([_silent_eqn(e) for e in live_eqns(jaxpr.eqns, jaxpr.outvars, effects=False)])
+    eqns = tuple([silent_eqn(e) for e in live_eqns(jaxpr.eqns, jaxpr.outvars, effects=False)])
     return ClosedJaxpr(Jaxpr(jaxpr.constvars, jaxpr.invars, eqns, jaxpr.outvars, jaxpr.name), closed.consts)
 
 
-def _silent_eqn(eqn: Eqn) -> Eqn:
+def silent_eqn(eqn: Eqn) -> Eqn:
     if not has_effect(eqn):
         return eqn
     if eqn.primitive.has_effect:
         raise FuncgradError(
             f"{eqn.primitive} at {eqn.source} gives a value inside a loop that this derivative runs more than once: "
-            "it would be called again and may answer otherwise. Call it before the loop, or write the loop with scan."
+            "it would be called again and may answer otherwise. Call it before the loop, or write the loop with scan "
+            "(without checkpoint)."
         )
     params = {
         k: silent(v) if isinstance(v, ClosedJaxpr)

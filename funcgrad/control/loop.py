@@ -30,7 +30,7 @@ from .interpret import execute, handed_over, interpreter, patience, typed_result
 from .loop_programs import batched_loop, jvp_body, linearized, masked_loop, pushed, with_unused_inputs
 from .reverse import backward, backward_avals, backward_nonzero
 from .scan import chosen, linear_carries
-from .splitting import without_checks
+from .splitting import refuse_io, without_checks
 
 __all__ = ["while_p"]
 
@@ -191,6 +191,7 @@ def _batch(
     parts = Parts(cond_nconsts, body_nconsts)
     found = batched_loop(axis, dims, cond_jaxpr, body_jaxpr, cond_nconsts, body_nconsts)
     if found.differs:
+        refuse_io((cond_jaxpr, body_jaxpr), "a while_loop", "where examples take different numbers of steps")
         counts = {"cond_nconsts": cond_nconsts, "body_nconsts": body_nconsts}
         run = without_checks(while_p, {"cond_jaxpr": cond_jaxpr, "body_jaxpr": body_jaxpr, **counts})
         if run is not None:

@@ -1,7 +1,8 @@
 """Dividing a program in two: what runs now and keeps some of its values, and the same again from what was kept.
 
-``split(closed, keep)`` asks a policy about each equation. Of a loop or a call that is not kept as a whole the body is
-split: its values are kept step by step, stacked, as results and operands of the loop; branches share slots.
+``split(closed, keep)`` asks a policy about each equation; what an effect gives is kept always, since it happens once.
+Of a loop or a call that is not kept as a whole the body is split: its values are kept step by step, stacked, as results
+and operands of the loop; branches share slots.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..core.staging import stage
 from ..ops.marks import name_p
 from .call import jit_p, named_call_p
 from .cond import Slots, cond_p, with_slots
-from .derived import call_jaxpr, per_jaxpr
+from .derived import call_jaxpr, per_jaxpr, silent_eqn
 from .policies import Policy
 from .scan import scan_p
 
@@ -55,7 +56,7 @@ def split(closed: ClosedJaxpr, keep: Policy) -> Split:
     first: list[Eqn] = []
     again: list[Eqn] = []
     for eqn in jaxpr.eqns:
-        if keep(eqn.primitive, *[a.aval for a in eqn.invars], **eqn.params):
+        if eqn.primitive.has_effect or keep(eqn.primitive, *[a.aval for a in eqn.invars], **eqn.params):
             kept.add(eqn.outvars)
             first.append(eqn)
             source = eqn.invars[0] if eqn.primitive is name_p else None
@@ -66,7 +67,7 @@ def split(closed: ClosedJaxpr, keep: Policy) -> Split:
         halves = None if rule is None else rule(eqn, keep)
         if halves is None:
             first.append(eqn)
-            again.append(eqn)
+            again.append(silent_eqn(eqn))
         else:
             now, then, inner = halves
             first.append(now)

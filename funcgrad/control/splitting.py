@@ -2,17 +2,20 @@
 
 A branch that a batched ``cond`` computes and throws away, or a step that a batched ``while`` takes for examples that
 have finished, must not fail a check. So what owns checks is first made a function of its operands that returns them
-(``control.checkify``, which says how: ``set_splitter``), and batched then.
+(``control.checkify``, which says how: ``set_splitter``), and batched then. What is read and written there cannot be
+taken back, so that ``io_callback`` is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..core.jaxpr import ClosedJaxpr, Eqn, subjaxprs
 from ..core.primitive import Primitive
+from .callback import io_callback_p
 
-__all__ = ["Splitter", "set_splitter", "without_checks"]
+__all__ = ["Splitter", "refuse_io", "set_splitter", "without_checks"]
 
 Splitter = Callable[[Primitive, dict[str, Any]], "Callable[..., Any] | None"]
 _splitter: Splitter | None = None
@@ -26,3 +29,18 @@ def set_splitter(splitter: Splitter) -> None:
 def without_checks(primitive: Primitive, params: dict[str, Any]) -> Callable[..., Any] | None:
     """What the primitive does, with the checks that it owns behind it; None if it owns none."""
     return None if _splitter is None else _splitter(primitive, params)
+
+
+def refuse_io(programs: Sequence[ClosedJaxpr], what: str, when: str) -> None:
+    """Raise if there is an ``io_callback`` in programs that a batch runs for examples that they are not meant for."""
+    found = [e for p in programs for e in p.jaxpr.eqns if _does_io(e)]
+    if found:
+        raise NotImplementedError(
+            f"vmap of {what} with an io_callback in it (at {found[0].source}): {when}, it would be called for "
+            "examples that do not ask for it. Call it outside, for all of them; or go through the examples one by one, "
+            "with lax.map."
+        )
+
+
+def _does_io(eqn: Eqn) -> bool:
+    return eqn.primitive is io_callback_p or any([_does_io(e) for j in subjaxprs(eqn.params) for e in j.eqns])

@@ -224,7 +224,7 @@ def axis_environment(name: Any, size: int) -> Iterator[None]:
 
 class Source:
     """A line of the user's program; the text is made only when a message needs it. ``backward``: what is done in the
-    backward pass because of this line of the forward pass."""
+    backward pass, because of this line of the forward pass, or by this line of a backward rule."""
 
     __slots__ = ("backward", "filename", "function", "line")
 
@@ -284,7 +284,8 @@ def user_source() -> Source | None:
         code = frame.f_code
         kind = _kind_of_file(code.co_filename)
         if kind == _USERS:
-            return Source(code.co_filename, frame.f_lineno, code.co_name)
+            acts = STATE.source
+            return Source(code.co_filename, frame.f_lineno, code.co_name, acts is not None and acts.backward)
         if kind == _MAY_ACT and id(code) in _acting and STATE.source is not None:
             return STATE.source
         frame = frame.f_back

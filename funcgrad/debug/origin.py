@@ -101,7 +101,7 @@ class Walk:
         elif primitive is cond_p:
             branches = params["branches"]
             found = self.program(branches[min(max(int(args[0]), 0), len(branches) - 1)], args[1:])
-        elif isinstance(lower, Call):
+        elif isinstance(lower, Call) and isinstance(params["jaxpr"], ClosedJaxpr):
             found = self.program(params["jaxpr"], args)
         elif isinstance(lower, Inline):
             found = self.program(_expansion(primitive, lower, args, params), args)
@@ -123,7 +123,7 @@ class Walk:
         return env, makers
 
     def _results(self, eqn: Eqn, values: Sequence[Any]) -> Sequence[Any]:
-        if isinstance(eqn.primitive.lower, Call):
+        if isinstance(eqn.primitive.lower, Call) and isinstance(eqn.params["jaxpr"], ClosedJaxpr):
             return self._call(eqn.params["jaxpr"], values)
         out = evaluate(eqn.primitive, tuple(values), eqn.params)
         return list(out) if eqn.primitive.multiple_results else [out]
@@ -166,6 +166,7 @@ class Walk:
         body_jaxpr: ClosedJaxpr,
         cond_nconsts: int,
         body_nconsts: int,
+        **_: Any,
     ) -> Any:
         cond_consts, consts = args[:cond_nconsts], args[cond_nconsts : cond_nconsts + body_nconsts]
         carry, k = list(args[cond_nconsts + body_nconsts :]), 0

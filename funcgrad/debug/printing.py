@@ -12,17 +12,20 @@ from ..util import check_format
 __all__ = ["callback", "print"]
 
 
-def callback(callback: Callable[..., Any], *args: Any, ordered: bool = False, **kwargs: Any) -> None:
+def callback(
+    callback: Callable[..., Any], *args: Any, ordered: bool = False, partitioned: bool = False, **kwargs: Any
+) -> None:
     """Call ``callback(*args, **kwargs)`` with the values, whenever the program comes by.
 
     Args:
         callback: takes NumPy arrays (NumPy scalars where 0-d), which it may keep. What it returns is ignored; what it
             raises ends the program.
         args, kwargs: pytrees. Leaves that are no arrays (strings, say) are passed as they are.
-        ordered: accepted for JAX's sake: calls come in the order of the program.
+        ordered, partitioned: accepted for JAX's sake: calls come in the order of the program.
 
     Derivatives see through it: it is called in the forward pass, once. Under `vmap` it is called for one example after
-    the other; if nothing that it is given depends on the example, once.
+    the other; if nothing that it is given depends on the example, once. (In a branch, or a ``while_loop``, whose
+    predicate differs from example to example, it is called for those as well that do not take it.)
 
     >>> from funcgrad import grad, jit
     >>> seen = []
@@ -37,13 +40,21 @@ def callback(callback: Callable[..., Any], *args: Any, ordered: bool = False, **
     bind_debug(callback, args, kwargs, ordered)
 
 
-def print(fmt: str, *args: Any, ordered: bool = False, **kwargs: Any) -> None:
+def print(
+    fmt: str,
+    *args: Any,
+    ordered: bool = False,
+    partitioned: bool = False,
+    skip_format_check: bool = False,
+    **kwargs: Any,
+) -> None:
     """Print ``fmt.format(*args, **kwargs)`` with the values, whenever the program comes by.
 
     Args:
         fmt: a format string, no f-string: ``"x = {}"``, ``"{loss:.3f} after {}"``.
         args, kwargs: what it is filled with; see `callback`.
-        ordered: accepted for JAX's sake: lines come in the order of the program.
+        ordered, partitioned: accepted for JAX's sake: lines come in the order of the program.
+        skip_format_check: do not look, while tracing, whether the string and the values fit.
 
     Raises:
         ValueError: the string and the values do not fit.
@@ -58,7 +69,8 @@ def print(fmt: str, *args: Any, ordered: bool = False, **kwargs: Any) -> None:
     x = 2.0
     array([1., 4.])
     """
-    check_format(fmt, len(args), kwargs, "debug.print")
+    if not skip_format_check:
+        check_format(fmt, len(args), kwargs, "debug.print")
 
     def show(*values: Any, **named: Any) -> None:
         builtins.print(fmt.format(*values, **named))

@@ -244,6 +244,9 @@ def _watch_rule(primitive: Primitive, operands: Sequence[Any], results: Sequence
         _local.notes.update((id(x), note) for x in fresh)
 
 
+_UNSEEN = "it was given, or made by NumPy itself"
+
+
 def _watch_results(results: Sequence[Any], last: bool) -> None:
     """At the end of a transformation: what was noted is an error if it got here."""
     test = _test() if STATE.trace is EVAL and not is_inside() else None
@@ -256,14 +259,15 @@ def _watch_results(results: Sequence[Any], last: bool) -> None:
             head = f"{_word(test, x)} in the result of a transformation"
             note = notes.get(id(x)) or (list(notes.values()) or [None])[-1]  # type: ignore[list-item]
             if note is None:
-                raise NonFiniteError(f"{head}: it was given, {_place(test, x)}.", Input(-1, x))
+                raise NonFiniteError(f"{head}: {_UNSEEN}, {_place(test, x)}.", Input(-1, x))
             while True:
                 before = [a for a in note.args if _is_bad(test, a)]
                 if not before or id(before[0]) not in notes:
                     break
                 note = notes[id(before[0])]
             if before and note.params is not None:
-                raise NonFiniteError(f"{head}: it was given, {_place(test, before[0])}.", Input(-1, before[0]))
+                where = f" It came with an operand of {note.primitive} at {note.source}." if note.source else ""
+                raise NonFiniteError(f"{head}: {_UNSEEN}, {_place(test, before[0])}.{where}", Input(-1, before[0]))
             _blame_note(test, note, head, x)
     if results and last:
         notes.clear()
@@ -272,7 +276,7 @@ def _watch_results(results: Sequence[Any], last: bool) -> None:
 def _blame_note(test: Test, note: _Note, head: str, bad: Any) -> None:
     given = [a for a in note.args if _is_bad(test, a)]
     if given and note.params is not None:
-        raise NonFiniteError(f"{head}: it was given, {_place(test, given[0])}. At {note.source}.", Input(-1, given[0]))
+        raise NonFiniteError(f"{head}: {_UNSEEN}, {_place(test, given[0])}. At {note.source}.", Input(-1, given[0]))
     result = next((x for x in note.outs if _is_bad(test, x)), bad)
     if note.params is None:
         found = Origin(note.primitive, note.source, tuple(note.args), result)
@@ -312,7 +316,7 @@ def describe(test: Test, origin: Origin) -> str:
     given = any([_is_bad(test, x) for x in origin.operands])
     lines = [f"{'it came with an operand of' if given else 'made by'} {origin.primitive} at {source}"]
     if source is not None and source.backward:
-        lines[0] += ", in the backward pass: the derivative of that line"
+        lines[0] += ", in the backward pass"
     else:
         lines[0] += ", in the forward pass"
     lines += [f"in step {k} of the {what} at {line}" for what, k, line in origin.steps]

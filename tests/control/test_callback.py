@@ -114,10 +114,26 @@ def of_nested_jit(call: Any, x: Any) -> Any:
     return f(x) + f(x)
 
 
+def of_checkpoint(call: Any, x: Any) -> Any:
+    def f(y: Any) -> Any:
+        call(y)
+        return np.sin(np.sin(y) * y)
+
+    return fg.checkpoint(lambda y: fg.checkpoint(f)(y) + f(y))(x)
+
+
+def of_loops_with_checkpoints(call: Any, x: Any) -> Any:
+    def body(s: Any) -> Any:
+        call(s[1])
+        return s[0] + 1, lax.fori_loop(0, 4, lambda j, z: (call(j, z), np.sin(z) * z)[1], s[1], checkpoint=True)
+
+    return lax.while_loop(lambda s: s[0] < 3, body, (0, x), checkpoint=True)[1]
+
+
 PROGRAMS = {
     f.__name__: f
     for f in (straight, of_scan, of_scan_of_constants, of_large_scan, of_while, of_condition, of_branches,
-              of_branches_without_results, of_nested_loops, of_nested_jit)
+              of_branches_without_results, of_nested_loops, of_nested_jit, of_checkpoint, of_loops_with_checkpoints)
 }  # fmt: skip
 
 
@@ -131,13 +147,13 @@ class PlainLoops:
         return c, None
 
     @staticmethod
-    def while_loop(cond: Any, body: Any, s: Any) -> Any:
+    def while_loop(cond: Any, body: Any, s: Any, checkpoint: Any = None) -> Any:
         while cond(s):
             s = body(s)
         return s
 
     @staticmethod
-    def fori_loop(a: int, b: int, f: Any, x: Any) -> Any:
+    def fori_loop(a: int, b: int, f: Any, x: Any, checkpoint: Any = None) -> Any:
         for i in range(a, b):
             x = f(i, x)
         return x
@@ -152,6 +168,7 @@ def wanted_calls(name: str, x: float, monkeypatch: pytest.MonkeyPatch) -> tuple[
     with monkeypatch.context() as m:
         m.setitem(PROGRAMS[name].__globals__, "lax", PlainLoops)
         m.setattr(fg, "jit", lambda f: f)
+        m.setattr(fg, "checkpoint", lambda f: f)
         return log, PROGRAMS[name](log, x)
 
 
@@ -204,7 +221,7 @@ def test_passes_keep_effects(name: str) -> None:
     assert log  # although no result depends on anything
 
 
-# pure_callback ----------------------------------------------------------------------------------------------------------
+# pure_callback -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -298,7 +315,7 @@ def test_not_needed_for_the_derivative() -> None:
     np.testing.assert_allclose(fg.jit(fg.grad(f))(2.0), np.sin(2.0))
 
 
-# what goes wrong --------------------------------------------------------------------------------------------------------
+# what goes wrong -----------------------------------------------------------------------------------------------------
 
 WRONG = {
     "shape": (lambda x: np.ones(4), ShapeDtypeStruct((3,), float), r"float64\[4\] for result, where float64\[3\]"),
@@ -450,7 +467,7 @@ def test_scalars_and_arrays() -> None:
     assert [type(x) for x in seen] == 2 * [np.ndarray, np.int64, np.float64]
 
 
-# io_callback ------------------------------------------------------------------------------------------------------------
+# io_callback ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -495,6 +512,29 @@ def test_io_callback_in_differentiated_loops() -> None:
         np.testing.assert_allclose(run(fg.grad(f))(0.3), fg.grad(plain)(0.3), rtol=1e-12)
         assert next(stream, None) is None
 
+    def once(y: Any) -> Any:
+        return np.sin(np.sin(y) * fg.io_callback(lambda: next(stream), SCALAR))
+
+    recomputed = {
+        "checkpoint": lambda x: fg.checkpoint(lambda y: fg.checkpoint(once)(2 * y))(x),
+        "a call in it": lambda x: fg.checkpoint(fg.jit(lambda y: once(2 * y)))(x),
+        "a branch in it": lambda x: fg.checkpoint(lambda y: lax.cond(y > 0, once, lambda z: z, 2 * y))(x),
+        "a loop in it": lambda x: fg.checkpoint(lambda y: lax.fori_loop(0, 1, lambda i, z: once(2 * z), y))(x),
+        "a loop with it": lambda x: lax.fori_loop(0, 3, lambda i, z: once(2 * z), x, checkpoint=True),
+    }
+    for name, g in recomputed.items():
+        for run in RUNS.values():
+            stream = iter(data)  # what was drawn is kept, as nothing else is
+            n = 3 if name == "a loop with it" else 1
+
+            def again(x: Any) -> Any:
+                for a in data[:n]:  # noqa: B023
+                    x = np.sin(np.sin(2 * x) * a)
+                return x
+
+            np.testing.assert_allclose(run(fg.grad(g))(0.3), fg.grad(again)(0.3), rtol=1e-12, err_msg=name)
+            assert len(list(stream)) == 3 - n
+
     def loop(x: Any) -> Any:
         return lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] * fg.io_callback(lambda: 1.0, SCALAR)),
                               (0, x))[1]  # fmt: skip
@@ -503,7 +543,7 @@ def test_io_callback_in_differentiated_loops() -> None:
         fg.grad(loop)(1.0)
 
 
-# debug ------------------------------------------------------------------------------------------------------------------
+# debug ---------------------------------------------------------------------------------------------------------------
 
 
 def test_print_per_example_in_order(capsys: pytest.CaptureFixture[str]) -> None:
@@ -589,3 +629,66 @@ print(g(1.0))
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert out == "interrupted\n2.0\n"
+
+
+# rules of one's own ---------------------------------------------------------------------------------------------------
+
+
+@fg.custom_jvp
+def sine(x: Any) -> Any:
+    shape = ShapeDtypeStruct(np.shape(x), float)
+    return fg.pure_callback(lambda v: np.sin(v), shape, x, vmap_method="expand_dims")
+
+
+@sine.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    (x,), (t,) = primals, tangents
+    return sine(x), t * fg.numpy.cos(x)
+
+
+def test_a_callback_with_its_derivative() -> None:
+    x = np.linspace(-1.0, 1.0, 4)
+    np.testing.assert_allclose(fg.grad(sine)(0.3), np.cos(0.3))
+    np.testing.assert_allclose(fg.jit(fg.vmap(fg.grad(sine)))(x), np.cos(x))
+    np.testing.assert_allclose(fg.jit(fg.hessian(lambda x: np.sum(sine(x))))(x), -np.diag(np.sin(x)), atol=1e-14)
+    np.testing.assert_allclose(fg.jvp(fg.jit(sine), (x,), (x,))[1], np.cos(x) * x)
+
+
+def test_looking_at_tangents_in_a_rule() -> None:
+    """They are seen on their way forward, also if it is gone backwards."""
+    log = Log()
+
+    @fg.custom_jvp
+    def f(x: Any) -> Any:
+        return x**2
+
+    @f.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        fg.debug.callback(log, tangents[0])
+        return f(primals[0]), 2 * primals[0] * tangents[0]
+
+    assert fg.jvp(f, (3.0,), (2.0,))[1] == 12.0 and log == [(2.0,)]
+    for g in (fg.grad(f), fg.jit(fg.grad(f)), fg.grad(fg.jit(f))):
+        assert g(3.0) == 6.0
+
+
+def test_io_in_batched_branches_is_refused() -> None:
+    """There it would be done for examples that do not ask for it. One predicate for all is no such case."""
+    log = Log()
+
+    def f(p: Any, x: Any) -> Any:
+        return lax.cond(p, lambda y: (fg.io_callback(log, None, y), y)[1], lambda y: y, x)
+
+    def g(n: Any, x: Any) -> Any:
+        return lax.while_loop(
+            lambda s: s[0] < n, lambda s: (fg.io_callback(log, None, s[1]), (s[0] + 1, s[1]))[1], (0, x)
+        )
+
+    x = np.arange(2.0)
+    for h, varying, fixed in ((f, x > 0, True), (g, np.array([1, 2]), 1)):
+        with pytest.raises(NotImplementedError, match=r"io_callback in it \(at .*lax\.map"):
+            fg.vmap(h)(varying, x)
+        assert not log
+        fg.jit(fg.vmap(h, (None, 0)))(fixed, x)
+        assert log == [(0.0,), (1.0,)]
+        log.clear()

@@ -47,8 +47,8 @@ def test_what_is_not_finite_is_counted_and_left_out() -> None:
 
 def test_columns_line_up() -> None:
     lines = str(debug.statistics({"a": np.ones(3), "long name": np.array([1e-12, -2e9])})).splitlines()
-    ends = [line.index("norm") + 4 for line in lines[:1]][0]
-    assert all([line[ends - 1] != " " and line[ends] == " " for line in lines])
+    end = lines[0].index("norm") + 4
+    assert all([line[end - 1] != " " and line[end] == " " for line in lines])
 
 
 def test_errors() -> None:

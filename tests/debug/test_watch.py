@@ -85,6 +85,15 @@ def in_a_checkpoint(x: Any) -> Any:
     return fg.checkpoint(log_of_negative)(x)
 
 
+def in_loops_with_checkpoints(x: Any) -> Any:
+    def outer(s: Any) -> Any:
+        i, y = s
+        inner = lambda z, j: (z + np.log(3.5 - 2 * i - j), None)  # noqa: E731  # checkpoints
+        return i + 1, lax.scan(inner, y, np.arange(3.0))[0]
+
+    return lax.while_loop(lambda s: s[0] < 3, outer, (0, x), checkpoint=True)[1]
+
+
 def backward_of_scan(x: Any) -> Any:
     def body(c: Any, a: Any) -> Any:
         return root_of_nothing(c * a * np.ones(2)), None
@@ -102,6 +111,7 @@ FORWARD: dict[str, tuple[Callable[..., Any], Any, str, str, list[int]]] = {
     "nested loops": (in_nested_loops, 0.0, "nested", "log", [2, 0]),
     "jit": (in_a_jit, ones, "log", "log", []),
     "checkpoint": (in_a_checkpoint, ones, "log", "log", []),
+    "loops with checkpoints": (in_loops_with_checkpoints, 1.0, "checkpoints", "log", [1, 2]),
 }
 WAYS: dict[str, Callable[[Any], Any]] = {
     "jit": fg.jit,
@@ -306,3 +316,22 @@ def test_environment(repo_root: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert result.stdout == "Config(debug_nans=True, debug_infs=False, enable_x64=True)\n"
     assert "NonFiniteError: NaN in the result of log: made by log at <string>:1" in result.stderr
+
+
+def test_in_a_backward_rule() -> None:
+    """The line of the rule itself."""
+
+    @fg.custom_vjp
+    def f(x: Any) -> Any:
+        return x * 2
+
+    def bwd(x: Any, ct: Any) -> Any:
+        return (ct * np.log(x),)  # rule
+
+    f.defvjp(lambda x: (f(x), x), bwd)
+    with (
+        fg.debug_nans(),
+        pytest.raises(NonFiniteError, match=r"made by log at .* \(bwd\), in the backward pass") as caught,
+    ):
+        fg.jit(fg.grad(lambda x: f(x) + 1))(-2.0)
+    assert caught.value.origin.source.line == line_of("rule")
