@@ -213,7 +213,22 @@ class IRBuilder:
     def insert_element(self, vector: Value, value: Value, index: Value) -> Instruction:
         return self._value(vector.type, f"insertelement {vector}, {value}, {index}")
 
+    def shuffle_vector(self, x: Value, y: Value, mask: Value) -> Instruction:
+        kind = VectorType(x.type.elements[0], len(mask.type.elements))
+        return self._value(kind, f"shufflevector {x}, {y}, {mask}")
+
     # -- control
+
+    @contextlib.contextmanager
+    def if_then(self, condition: Value) -> Iterator[Block]:
+        """Within, write what runs where the condition holds."""
+        inside, after = self.append_basic_block("if"), self.append_basic_block("endif")
+        self.cbranch(condition, inside, after)
+        self.position_at_end(inside)
+        yield after
+        if not self.block.is_terminated:
+            self.branch(after)
+        self.position_at_end(after)
 
     def phi(self, kind: Type, name: str = "") -> Phi:
         self.function.count += 1

@@ -66,8 +66,7 @@ class _Vectors:
         self.b.call(function, [value, self.pointer(address), kinds[2](self.size), mask])
 
     def store_all(self, address: Any, value: Any) -> None:
-        instruction = self.b.store(value, self.pointer(address))
-        instruction.align = self.size
+        self.b.store(value, self.pointer(address), align=self.size)
 
     def element(self, address: Any) -> Any:
         """One element from memory in all lanes."""

@@ -14,9 +14,10 @@ from funcgrad.codegen.memory import MEMORY
 from funcgrad.codegen.vecmath.expr import Body, Scalar, llvm_type
 from funcgrad.codegen.vecmath.registry import DEFINITIONS
 from funcgrad.runtime import target
+from funcgrad.runtime.blocks import BLOCKS
 from funcgrad.runtime.intrinsics import INTRINSICS
 
-INSTRUCTIONS = {**{k: from_definition(d) for k, d in {**BASIC, **DEFINITIONS}.items()}, **MEMORY, **INTRINSICS}
+INSTRUCTIONS = {**{k: from_definition(d) for k, d in {**BASIC, **DEFINITIONS}.items()}, **MEMORY, **INTRINSICS, **BLOCKS}
 
 
 def written(ir: Any, instructions: list[Instruction]) -> str:
@@ -30,7 +31,7 @@ def written(ir: Any, instructions: list[Instruction]) -> str:
         start = function.append_basic_block("start")
         body = Body(ir.IRBuilder(start))
         given = iter([Scalar(body, x, a) for x, a in zip(kinds, function.args, strict=True)])
-        value = instruction.emit(body, *[3 if x is IMMEDIATE else next(given) for x in instruction.arguments])
+        value = instruction.emit(body, *[4 if x is IMMEDIATE else next(given) for x in instruction.arguments])
         if instruction.result is None:
             body.builder.ret_void()
         else:
