@@ -30,13 +30,12 @@ from ..core.jaxpr import ClosedJaxpr, eval_jaxpr
 from ..core.lowering import Call
 from ..core.primitive import ZERO, Linear, NotLinear, Primitive
 from ..core.staging import is_staging, stage
-from ..core.trace import EVAL, STATE, Tracer
+from ..core.trace import EVAL, STATE
 from ..errors import ConcretizationError, FuncgradError, LeakedTracerError, NonDifferentiableError
-from ..ops.elementwise import add_p, sub_p
 from ..transforms.batch import batch_subtrace, move_batch
-from ..transforms.linear import LinearFunction, TangentTracer, linear_function
+from ..transforms.linear import TangentTracer, linear_function
 from .derived import batched_jaxpr
-from .linear_call import batched_pull, linear_call_p
+from .linear_call import batched_pull, check_no_offset, linear_call_p
 
 __all__ = ["Rules", "Unstaged", "custom_p", "no_captured_tracers"]
 
@@ -221,7 +220,7 @@ def _transposed_pull(name: str, pull: Any, res: Values, ts: Values, out_avals: S
     """The JVP that a VJP rule implies: the transpose of its pull, which must be linear in the cotangent."""
     try:
         function, _ = linear_function(lambda *cts: pull(res, cts), out_avals)
-        _check_no_offset(function)
+        check_no_offset(function)
         return function.transpose(ts)
     except (LeakedTracerError, NonDifferentiableError):
         raise
@@ -237,15 +236,6 @@ def _not_derivable(name: str, reason: str) -> NonDifferentiableError:
         f"Give the forward derivative too: {name}.defjvp(rule), with rule(primals, tangents) returning the pair "
         "(result, tangent of the result)."
     )
-
-
-def _check_no_offset(function: LinearFunction) -> None:
-    """``ct + noise`` is affine: its transpose would drop the noise without a word."""
-    for node in function.tape:
-        if node.primitive in (add_p, sub_p) and len(node.linear) == 1:
-            other = node.args[1 - node.linear[0]]
-            if not isinstance(other, Tracer) and np.any(other):  # of a traced value nobody knows
-                raise FuncgradError("it adds to the cotangent something that does not depend on it")
 
 
 def _transpose(cts: Sequence[Any], *operands: Any, jaxpr: ClosedJaxpr | Unstaged, **_: Any) -> list[Any]:
