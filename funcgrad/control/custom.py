@@ -169,7 +169,11 @@ def _linearize_by_jvp(rules: Rules, fixed: Values, xs: Values, active: Sequence[
                 f"the JVP rule of {rules.name} returned a tangent that is not linear in the tangents it was given: it "
                 "does not depend on them and is not zero. Multiply by the tangent, or return zeros."
             )
-    for node in function.tape:
+    used = {o for o in function.outs if o is not None}
+    for node in reversed(function.tape):
+        if used.isdisjoint(node.outs):
+            continue
+        used.update([node.args[k] for k in node.linear])
         if isinstance(node.primitive.transpose, NotLinear):
             raise NonDifferentiableError(
                 f"the JVP rule of {rules.name} is not linear in the tangents: it applies {node.primitive} to them, so "
