@@ -40,15 +40,14 @@ def _must_stage(leaves: Sequence[Any]) -> bool:
     return False
 
 
-def _bind(call: CustomCall, rules: Rules) -> Any:
-    operands = [*call.fixed, *call.leaves]
+def _bind(call: CustomCall, operands: Sequence[Any], rules: Rules) -> Any:
     consts: Sequence[Any] = ()
     jaxpr: ClosedJaxpr | Unstaged = Unstaged(call.run, call.name)
     if _must_stage(operands):
         closed = stage(call.run, [aval_of(x) for x in operands], call.name)
         call.out_avals = closed.out_avals
         consts, jaxpr = closed.consts, closed_over(closed.consts, closed)
-    outs = custom_p.bind(*consts, *operands, jaxpr=jaxpr, rules=rules, n_consts=len(consts), n_fixed=len(call.fixed))
+    outs = custom_p.bind(*consts, *operands, jaxpr=jaxpr, rules=rules, n_consts=len(consts), n_fixed=call.n_fixed)
     assert call.out_tree is not None
     return call.out_tree.unflatten(outs)
 
@@ -179,12 +178,13 @@ class _CustomFunction:
         args = self._by_position(args, kwargs)
         nondiff = self._canonical(len(args))
         call = CustomCall(self.fun, args, nondiff)
+        operands = call.operands(args)
         shown = [None if p in nondiff else x for p, x in enumerate(args)]
         try:
-            check_arguments(self.fun, shown, {}, call.leaves, self._kind)
+            check_arguments(self.fun, shown, {}, operands[call.n_fixed :], self._kind)
         except TypeError as error:
             raise TypeError(f"{error} Or name its argument in nondiff_argnums.") from None
-        return _bind(call, flat_rules(call, self._jvp_rule, self._vjp_rule))
+        return _bind(call, operands, flat_rules(call, self._jvp_rule, self._vjp_rule))
 
     def _by_position(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Arguments as rules take them: by position, defaults included."""

@@ -4,6 +4,8 @@ rules that say the true one are held to the function without rules, in every nes
 
 from __future__ import annotations
 
+import gc
+import weakref
 from functools import partial
 from typing import Any
 
@@ -408,6 +410,26 @@ def test_residual_buffers_are_kept() -> None:
                 fg.grad(loss)(x)
         else:
             assert_same(fg.grad(loss)(x), 20 * x)
+
+
+def test_what_no_rule_keeps_is_freed() -> None:
+    seen: list[Any] = []
+
+    def fwd(x, options):
+        seen.append(weakref.ref(x))
+        return np.sum(x), None
+
+    f = fg.custom_vjp(lambda x, options: np.sum(x))
+    f.defvjp(fwd, lambda res, ct: (ct * np.ones(3), None))
+    _, pull = fg.vjp(lambda x: f(3 * x, {"scale": x}), V)
+    assert seen[0]() is None
+    assert_same(pull(2.0), (6 * np.ones(3),))
+    jitted = fg.jit(lambda x: f(3 * x, {"scale": x}))
+    jitted.trace(V)
+    grown = weakref.ref(jitted)
+    del jitted
+    gc.collect()
+    assert grown() is None
 
 
 def test_methods() -> None:
