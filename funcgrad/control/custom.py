@@ -37,7 +37,7 @@ from ..transforms.linear import TangentTracer, linear_function
 from .derived import batched_jaxpr
 from .linear_call import batched_pull, check_no_offset, linear_call_p
 
-__all__ = ["Rules", "Unstaged", "custom_p", "no_captured_tracers"]
+__all__ = ["Rules", "Unstaged", "custom_p", "no_captured_tracers", "with_leading_results"]
 
 Values = Sequence[Any]
 
@@ -342,6 +342,29 @@ def _batched_rules(
         return outs, values[n_outs:], batched_pull(pull, size, axis_name, res_dims, out_dims, x_dims)
 
     return Rules(name, None if jvp is None else batched_jvp, None if fwd is None else batched_fwd)
+
+
+def with_leading_results(rules: Rules, program: ClosedJaxpr, n_leading: int, n_consts: int) -> Rules:
+    """Rules of ``program``, which gives ``n_leading`` results, without derivatives, before those of the function.
+
+    Its fixed operands are ``n_consts`` that the function's rules do not know, then theirs.
+    """
+    jvp, fwd = rules.jvp, rules.fwd
+
+    def leading(fixed: Values, xs: Values) -> list[Any]:
+        return list(_call(program, [*fixed, *xs])[:n_leading])
+
+    def leading_jvp(fixed: Values, xs: Values, tangents: Values) -> tuple[Values, Values]:
+        assert jvp is not None
+        outs, t_outs = jvp(fixed[n_consts:], xs, tangents)
+        return [*leading(fixed, xs), *outs], [*[ZERO] * n_leading, *t_outs]
+
+    def leading_fwd(fixed: Values, xs: Values, perturbed: Sequence[bool]) -> tuple[Values, Values, Any]:
+        assert fwd is not None
+        outs, res, pull = fwd(fixed[n_consts:], xs, perturbed)
+        return [*leading(fixed, xs), *outs], res, lambda res, cts: pull(res, cts[n_leading:])
+
+    return Rules(rules.name, None if jvp is None else leading_jvp, None if fwd is None else leading_fwd)
 
 
 custom_p = Primitive(

@@ -198,12 +198,14 @@ class _CustomFunction:
                 ) from None
             return args
         bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        if bound.kwargs:
+        by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+        given = [name for name in bound.arguments if signature.parameters[name].kind in by_name]
+        if given:
             raise TypeError(
-                f"{self._kind}: {self.__name__} takes {', '.join(bound.kwargs)} by keyword only, but rules take "
+                f"{self._kind}: {self.__name__} takes {', '.join(given)} by keyword only, but rules take "
                 "arguments by position; drop the * from its signature"
             )
+        bound.apply_defaults()
         return bound.args
 
     def _canonical(self, n_args: int) -> tuple[int, ...]:
