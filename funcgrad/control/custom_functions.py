@@ -52,6 +52,14 @@ def _bind(call: CustomCall, operands: Sequence[Any], rules: Rules) -> Any:
     return call.out_tree.unflatten(outs)
 
 
+def _signature(fun: Callable[..., Any]) -> inspect.Signature | None:
+    """The signature of ``fun``; some built-in functions have none."""
+    try:
+        return inspect.signature(fun)
+    except (TypeError, ValueError):
+        return None
+
+
 def _positions(fun: Callable[..., Any], argnums: Any, argnames: Any, transform: str) -> tuple[int, ...]:
     """Positions of the non-differentiable arguments, negative ones as they are (they count from a call's end)."""
     numbers = list(argnums) if isinstance(argnums, (tuple, list)) else [argnums]
@@ -60,12 +68,12 @@ def _positions(fun: Callable[..., Any], argnums: Any, argnames: Any, transform: 
             raise TypeError(f"{transform}: nondiff_argnums must be an integer or a tuple of them, found {argnums!r}")
     names = [argnames] if isinstance(argnames, str) else list(argnames)
     if names:
-        try:
-            parameters = list(inspect.signature(fun).parameters)
-        except (TypeError, ValueError):
+        signature = _signature(fun)
+        if signature is None:
             raise TypeError(
                 f"{transform}: {function_name(fun)} has no signature for nondiff_argnames; use nondiff_argnums"
-            ) from None
+            )
+        parameters = list(signature.parameters)
         for name in names:
             if name not in parameters:
                 raise ValueError(
@@ -86,6 +94,7 @@ class _CustomFunction:
         check_callable(fun, self._kind)
         self.fun = fun
         self.nondiff_argnums = _positions(fun, nondiff_argnums, nondiff_argnames, self._kind)
+        self._signature = _signature(fun)
         self._jvp_rule: JVPRule | None = None
         self._vjp_rule: VJPRule | None = None
         functools.update_wrapper(self, fun)
@@ -188,14 +197,13 @@ class _CustomFunction:
 
     def _by_position(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Arguments as rules take them: by position, defaults included."""
-        try:
-            signature = inspect.signature(self.fun)
-        except (TypeError, ValueError):
+        signature = self._signature
+        if signature is None:
             if kwargs:
                 raise TypeError(
                     f"{self.__name__} has no signature that would give its keyword arguments positions; pass them by "
                     "position"
-                ) from None
+                )
             return args
         bound = signature.bind(*args, **kwargs)
         by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)

@@ -164,10 +164,10 @@ class CustomCall:
                 f"{rule} must return a primal result of the structure that {self.name} returns: "
                 + tree.describe_difference(self.out_tree, out_tree)
             )
-        found = [aval_of(x) for x in flat]
-        wanted = found if self.out_avals is None else self.out_avals
-        for path, b, a in zip(tree.leaf_paths(out_tree), found, wanted, strict=True):
+        for k, a in enumerate(self.out_avals or ()):
+            b = aval_of(flat[k])
             if a.shape != b.shape or a.dtype != b.dtype:
+                path = tree.leaf_paths(out_tree)[k]
                 raise TypeError(
                     f"{rule} returned {b.short()} as the primal result{path}, where {self.name} returns {a.short()}. "
                     f"Return the value of {self.name} itself{_cast(a, b)}."
@@ -184,8 +184,7 @@ class CustomCall:
                 f"{rule} must return a tangent of the structure of the primal result: "
                 + tree.describe_difference(self.out_tree, found_tree)
             )
-        paths = tree.leaf_paths(found_tree)
-        what = lambda k: f"{rule} returned, as the tangent of the result{paths[k]}"  # noqa: E731
+        what = lambda k: f"{rule} returned, as the tangent of the result{tree.leaf_paths(found_tree)[k]}"  # noqa: E731
         of = "the result"
         return [_checked(t, aval_of(o), what, k, of) for k, (t, o) in enumerate(zip(flat, outs, strict=True))]
 
