@@ -17,6 +17,7 @@ from .control.cond import cond, switch
 from .control.fold import reduce
 from .control.iterate import associative_scan, fori_loop, scan, while_loop
 from .control.iterate import map_ as map
+from .control.solves import custom_linear_solve, custom_root
 from .core.avals import aval_of
 from .core.trace import Tracer
 from .numpy.dispatch import operand
@@ -59,7 +60,8 @@ __all__ = [
     "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "broadcast", "broadcast_in_dim", "broadcast_shapes",
     "broadcasted_iota", "cbrt", "ceil", "clamp", "collapse", "complex", "concatenate", "cond", "conj", "conv",
     "conv_dimension_numbers", "conv_general_dilated", "conv_transpose", "conv_with_general_padding",
-    "convert_element_type", "cos", "cosh", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum", "digamma", "div",
+    "convert_element_type", "cos", "cosh", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum",
+    "custom_linear_solve", "custom_root", "digamma", "div",
     "dot", "dot_general", "dynamic_index_in_dim", "dynamic_slice", "dynamic_slice_in_dim",
     "dynamic_update_index_in_dim", "dynamic_update_slice", "dynamic_update_slice_in_dim", "eq", "erf", "erf_inv",
     "erfc", "exp", "exp2", "expand_dims", "expm1", "fft", "floor", "fori_loop", "full", "full_like", "ge", "gt", "imag",

@@ -30,7 +30,7 @@ from .check import CODE, Error, Site, check_p
 from .check_rules import KINDS, Found, picked
 from .checkpoint import checkpoint_p
 from .cond import cond_p, unified
-from .custom import custom_p
+from .custom import custom_p, with_leading_results
 from .derived import call_jaxpr, closed_over, per_jaxpr, per_jaxprs, silent, without_constants
 from .loop import while_p
 from .scan import scan_p
@@ -217,6 +217,18 @@ def _call_rule(primitive: Primitive) -> Any:
         return _split(primitive.bind(*consts, *args, **{**params, "jaxpr": jaxpr}), sites, checks)
 
     return rule
+
+
+def _custom(args: Sequence[Any], params: dict[str, Any], errors: Errors, checks: _Checks) -> Sequence[Any]:
+    """The call keeps its derivative rules; what is checked has no part in them."""
+    derived, sites = _checked(params["jaxpr"], errors)
+    if not sites:
+        return custom_p.bind(*args, **params)
+    program = closed_over(derived.consts, derived)
+    n_consts = len(derived.consts) + params["n_consts"]
+    rules = with_leading_results(params["rules"], program, len(_state_avals(sites)), n_consts)
+    counts = {"n_consts": 0, "n_fixed": n_consts + params["n_fixed"]}
+    return _split(custom_p.bind(*derived.consts, *args, jaxpr=program, rules=rules, **counts), sites, checks)
 
 
 def _cond(args: Sequence[Any], params: dict[str, Any], errors: Errors, checks: _Checks) -> Sequence[Any]:

@@ -30,15 +30,14 @@ from ..core.jaxpr import ClosedJaxpr, eval_jaxpr
 from ..core.lowering import Call
 from ..core.primitive import ZERO, Linear, NotLinear, Primitive
 from ..core.staging import is_staging, stage
-from ..core.trace import EVAL, STATE, Tracer
+from ..core.trace import EVAL, STATE
 from ..errors import ConcretizationError, FuncgradError, LeakedTracerError, NonDifferentiableError
-from ..ops.elementwise import add_p, sub_p
 from ..transforms.batch import batch_subtrace, move_batch
-from ..transforms.linear import LinearFunction, TangentTracer, linear_function
+from ..transforms.linear import TangentTracer, linear_function
 from .derived import batched_jaxpr
-from .linear_call import batched_pull, linear_call_p
+from .linear_call import batched_pull, check_no_offset, linear_call_p
 
-__all__ = ["Rules", "Unstaged", "custom_p", "no_captured_tracers"]
+__all__ = ["Rules", "Unstaged", "custom_p", "no_captured_tracers", "with_leading_results"]
 
 Values = Sequence[Any]
 
@@ -170,7 +169,11 @@ def _linearize_by_jvp(rules: Rules, fixed: Values, xs: Values, active: Sequence[
                 f"the JVP rule of {rules.name} returned a tangent that is not linear in the tangents it was given: it "
                 "does not depend on them and is not zero. Multiply by the tangent, or return zeros."
             )
-    for node in function.tape:
+    used = {o for o in function.outs if o is not None}
+    for node in reversed(function.tape):
+        if used.isdisjoint(node.outs):
+            continue
+        used.update([node.args[k] for k in node.linear])
         if isinstance(node.primitive.transpose, NotLinear):
             raise NonDifferentiableError(
                 f"the JVP rule of {rules.name} is not linear in the tangents: it applies {node.primitive} to them, so "
@@ -221,7 +224,7 @@ def _transposed_pull(name: str, pull: Any, res: Values, ts: Values, out_avals: S
     """The JVP that a VJP rule implies: the transpose of its pull, which must be linear in the cotangent."""
     try:
         function, _ = linear_function(lambda *cts: pull(res, cts), out_avals)
-        _check_no_offset(function)
+        check_no_offset(function)
         return function.transpose(ts)
     except (LeakedTracerError, NonDifferentiableError):
         raise
@@ -237,15 +240,6 @@ def _not_derivable(name: str, reason: str) -> NonDifferentiableError:
         f"Give the forward derivative too: {name}.defjvp(rule), with rule(primals, tangents) returning the pair "
         "(result, tangent of the result)."
     )
-
-
-def _check_no_offset(function: LinearFunction) -> None:
-    """``ct + noise`` is affine: its transpose would drop the noise without a word."""
-    for node in function.tape:
-        if node.primitive in (add_p, sub_p) and len(node.linear) == 1:
-            other = node.args[1 - node.linear[0]]
-            if not isinstance(other, Tracer) and np.any(other):  # of a traced value nobody knows
-                raise FuncgradError("it adds to the cotangent something that does not depend on it")
 
 
 def _transpose(cts: Sequence[Any], *operands: Any, jaxpr: ClosedJaxpr | Unstaged, **_: Any) -> list[Any]:
@@ -348,6 +342,29 @@ def _batched_rules(
         return outs, values[n_outs:], batched_pull(pull, size, axis_name, res_dims, out_dims, x_dims)
 
     return Rules(name, None if jvp is None else batched_jvp, None if fwd is None else batched_fwd)
+
+
+def with_leading_results(rules: Rules, program: ClosedJaxpr, n_leading: int, n_consts: int) -> Rules:
+    """Rules of ``program``, which gives ``n_leading`` results, without derivatives, before those of the function.
+
+    Its fixed operands are ``n_consts`` that the function's rules do not know, then theirs.
+    """
+    jvp, fwd = rules.jvp, rules.fwd
+
+    def leading(fixed: Values, xs: Values) -> list[Any]:
+        return list(_call(program, [*fixed, *xs])[:n_leading])
+
+    def leading_jvp(fixed: Values, xs: Values, tangents: Values) -> tuple[Values, Values]:
+        assert jvp is not None
+        outs, t_outs = jvp(fixed[n_consts:], xs, tangents)
+        return [*leading(fixed, xs), *outs], [*[ZERO] * n_leading, *t_outs]
+
+    def leading_fwd(fixed: Values, xs: Values, perturbed: Sequence[bool]) -> tuple[Values, Values, Any]:
+        assert fwd is not None
+        outs, res, pull = fwd(fixed[n_consts:], xs, perturbed)
+        return [*leading(fixed, xs), *outs], res, lambda res, cts: pull(res, cts[n_leading:])
+
+    return Rules(rules.name, None if jvp is None else leading_jvp, None if fwd is None else leading_fwd)
 
 
 custom_p = Primitive(

@@ -40,17 +40,24 @@ def _must_stage(leaves: Sequence[Any]) -> bool:
     return False
 
 
-def _bind(call: CustomCall, rules: Rules) -> Any:
-    operands = [*call.fixed, *call.leaves]
+def _bind(call: CustomCall, operands: Sequence[Any], rules: Rules) -> Any:
     consts: Sequence[Any] = ()
     jaxpr: ClosedJaxpr | Unstaged = Unstaged(call.run, call.name)
     if _must_stage(operands):
         closed = stage(call.run, [aval_of(x) for x in operands], call.name)
         call.out_avals = closed.out_avals
         consts, jaxpr = closed.consts, closed_over(closed.consts, closed)
-    outs = custom_p.bind(*consts, *operands, jaxpr=jaxpr, rules=rules, n_consts=len(consts), n_fixed=len(call.fixed))
+    outs = custom_p.bind(*consts, *operands, jaxpr=jaxpr, rules=rules, n_consts=len(consts), n_fixed=call.n_fixed)
     assert call.out_tree is not None
     return call.out_tree.unflatten(outs)
+
+
+def _signature(fun: Callable[..., Any]) -> inspect.Signature | None:
+    """The signature of ``fun``; some built-in functions have none."""
+    try:
+        return inspect.signature(fun)
+    except (TypeError, ValueError):
+        return None
 
 
 def _positions(fun: Callable[..., Any], argnums: Any, argnames: Any, transform: str) -> tuple[int, ...]:
@@ -61,12 +68,12 @@ def _positions(fun: Callable[..., Any], argnums: Any, argnames: Any, transform: 
             raise TypeError(f"{transform}: nondiff_argnums must be an integer or a tuple of them, found {argnums!r}")
     names = [argnames] if isinstance(argnames, str) else list(argnames)
     if names:
-        try:
-            parameters = list(inspect.signature(fun).parameters)
-        except (TypeError, ValueError):
+        signature = _signature(fun)
+        if signature is None:
             raise TypeError(
                 f"{transform}: {function_name(fun)} has no signature for nondiff_argnames; use nondiff_argnums"
-            ) from None
+            )
+        parameters = list(signature.parameters)
         for name in names:
             if name not in parameters:
                 raise ValueError(
@@ -87,6 +94,7 @@ class _CustomFunction:
         check_callable(fun, self._kind)
         self.fun = fun
         self.nondiff_argnums = _positions(fun, nondiff_argnums, nondiff_argnames, self._kind)
+        self._signature = _signature(fun)
         self._jvp_rule: JVPRule | None = None
         self._vjp_rule: VJPRule | None = None
         functools.update_wrapper(self, fun)
@@ -179,31 +187,33 @@ class _CustomFunction:
         args = self._by_position(args, kwargs)
         nondiff = self._canonical(len(args))
         call = CustomCall(self.fun, args, nondiff)
+        operands = call.operands(args)
         shown = [None if p in nondiff else x for p, x in enumerate(args)]
         try:
-            check_arguments(self.fun, shown, {}, call.leaves, self._kind)
+            check_arguments(self.fun, shown, {}, operands[call.n_fixed :], self._kind)
         except TypeError as error:
             raise TypeError(f"{error} Or name its argument in nondiff_argnums.") from None
-        return _bind(call, flat_rules(call, self._jvp_rule, self._vjp_rule))
+        return _bind(call, operands, flat_rules(call, self._jvp_rule, self._vjp_rule))
 
     def _by_position(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Arguments as rules take them: by position, defaults included."""
-        try:
-            signature = inspect.signature(self.fun)
-        except (TypeError, ValueError):
+        signature = self._signature
+        if signature is None:
             if kwargs:
                 raise TypeError(
                     f"{self.__name__} has no signature that would give its keyword arguments positions; pass them by "
                     "position"
-                ) from None
+                )
             return args
         bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        if bound.kwargs:
+        by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+        given = [name for name in bound.arguments if signature.parameters[name].kind in by_name]
+        if given:
             raise TypeError(
-                f"{self._kind}: {self.__name__} takes {', '.join(bound.kwargs)} by keyword only, but rules take "
+                f"{self._kind}: {self.__name__} takes {', '.join(given)} by keyword only, but rules take "
                 "arguments by position; drop the * from its signature"
             )
+        bound.apply_defaults()
         return bound.args
 
     def _canonical(self, n_args: int) -> tuple[int, ...]:

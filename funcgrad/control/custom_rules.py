@@ -103,8 +103,8 @@ class VJPRule:
 class CustomCall:
     """One call of a custom function: its arguments taken apart, and what is known of its result.
 
-    ``leaves`` are those of the differentiable arguments; ``fixed`` the traced leaves of the others, which stay as they
-    are otherwise.
+    The operands are the traced leaves of the arguments that are not differentiated (``n_fixed`` of them), then all
+    leaves of those that are. Only their structure is kept: rules live as long as programs do, values should not.
     """
 
     def __init__(self, fun: Callable[..., Any], args: Sequence[Any], nondiff: Sequence[int]) -> None:
@@ -113,12 +113,17 @@ class CustomCall:
         self.nondiff = tuple(nondiff)
         self.n_args = len(args)
         self.positions = [p for p in range(len(args)) if p not in self.nondiff]
-        self.leaves, self.in_tree = tree.flatten(tuple([args[p] for p in self.positions]))
-        self._others, self._others_tree = tree.flatten(tuple([args[p] for p in self.nondiff]))
-        self._traced = [k for k, x in enumerate(self._others) if isinstance(x, Tracer)]
-        self.fixed = [self._others[k] for k in self._traced]
+        self.in_tree = tree.structure(tuple([args[p] for p in self.positions]))
+        others, self._others_tree = tree.flatten(tuple([args[p] for p in self.nondiff]))
+        self._traced = [k for k, x in enumerate(others) if isinstance(x, Tracer)]
+        self._others = [None if k in self._traced else x for k, x in enumerate(others)]
+        self.n_fixed = len(self._traced)
         self.out_tree: tree.PyTreeDef | None = None
         self.out_avals: list[ShapedArray] | None = None
+
+    def operands(self, args: Sequence[Any]) -> list[Any]:
+        others = tree.leaves(tuple([args[p] for p in self.nondiff]))
+        return [*[others[k] for k in self._traced], *tree.leaves(tuple([args[p] for p in self.positions]))]
 
     def others(self, fixed: Sequence[Any]) -> tuple[Any, ...]:
         """The arguments that are not differentiated."""
@@ -136,7 +141,7 @@ class CustomCall:
         return args
 
     def run(self, *operands: Any) -> list[Any]:
-        n = len(self.fixed)
+        n = self.n_fixed
         out = self.fun(*self.arguments(operands[:n], operands[n:]))
         flat, out_tree = tree.flatten(out)
         check_outputs(flat, out_tree, self.name)
@@ -145,7 +150,7 @@ class CustomCall:
 
     def leaf(self, k: int) -> str:
         """``argument 'x'['a']``: leaf number ``k`` of the differentiable arguments."""
-        path, _ = tree.flatten_with_path(self.in_tree.unflatten(list(range(len(self.leaves)))))[0][k]
+        path, _ = tree.flatten_with_path(self.in_tree.unflatten(list(range(self.in_tree.num_leaves))))[0][k]
         return argument_name(self.fun, self.positions[path[0].idx]) + tree.keystr(path[1:])
 
     # what rules return -----------------------------------------------------------------------------------------------
@@ -159,10 +164,10 @@ class CustomCall:
                 f"{rule} must return a primal result of the structure that {self.name} returns: "
                 + tree.describe_difference(self.out_tree, out_tree)
             )
-        found = [aval_of(x) for x in flat]
-        wanted = found if self.out_avals is None else self.out_avals
-        for path, b, a in zip(tree.leaf_paths(out_tree), found, wanted, strict=True):
+        for k, a in enumerate(self.out_avals or ()):
+            b = aval_of(flat[k])
             if a.shape != b.shape or a.dtype != b.dtype:
+                path = tree.leaf_paths(out_tree)[k]
                 raise TypeError(
                     f"{rule} returned {b.short()} as the primal result{path}, where {self.name} returns {a.short()}. "
                     f"Return the value of {self.name} itself{_cast(a, b)}."
@@ -179,8 +184,7 @@ class CustomCall:
                 f"{rule} must return a tangent of the structure of the primal result: "
                 + tree.describe_difference(self.out_tree, found_tree)
             )
-        paths = tree.leaf_paths(found_tree)
-        what = lambda k: f"{rule} returned, as the tangent of the result{paths[k]}"  # noqa: E731
+        what = lambda k: f"{rule} returned, as the tangent of the result{tree.leaf_paths(found_tree)[k]}"  # noqa: E731
         of = "the result"
         return [_checked(t, aval_of(o), what, k, of) for k, (t, o) in enumerate(zip(flat, outs, strict=True))]
 
@@ -196,7 +200,7 @@ class CustomCall:
                 + ("For one argument write (ct,). " if n == 1 else "")
                 + "None stands for zero."
             )
-        example = self.in_tree.unflatten(list(range(len(self.leaves))))
+        example = self.in_tree.unflatten(list(range(self.in_tree.num_leaves)))
         flat: list[Any] = []
         for p, ct, arg in zip(self.positions, out, example, strict=True):
             what = f"{rule}: the cotangent of {argument_name(self.fun, p)}"

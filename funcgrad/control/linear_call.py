@@ -11,22 +11,26 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from .. import tree
 from ..core.avals import ShapedArray, aval_of
 from ..core.jaxpr import eval_jaxpr
 from ..core.lowering import Inline
 from ..core.primitive import ZERO, Linear, NotLinear, Primitive, not_linear
 from ..core.staging import stage
-from ..ops.elementwise import add
+from ..core.trace import Tracer
+from ..errors import FuncgradError
+from ..ops.elementwise import add, add_p, sub_p
 from ..ops.promotion import as_dtype
 from ..ops.structural import reduce_sum
 from ..transforms.batch import batch_subtrace, move_batch
 from ..transforms.flat import FlatFunction, check_arguments, check_callable, function_name, own_all
 from ..transforms.forward import jvp_flat, tangent_zeros
-from ..transforms.linear import linearize_flat
+from ..transforms.linear import LinearFunction, linearize_flat
 from .derived import grown
 
-__all__ = ["batched_pull", "batched_push", "linear_call", "linear_call_p"]
+__all__ = ["batched_pull", "batched_push", "check_no_offset", "linear_call", "linear_call_p"]
 
 Rule = Callable[[Sequence[Any], Sequence[Any]], Sequence[Any]]
 
@@ -152,6 +156,15 @@ def batched_pull(
         return results
 
     return batched
+
+
+def check_no_offset(function: LinearFunction) -> None:
+    """Raise where a constant is added: ``ct + noise`` is affine, its transpose would drop the noise without a word."""
+    for node in function.tape:
+        if node.primitive in (add_p, sub_p) and len(node.linear) == 1:
+            other = node.args[1 - node.linear[0]]
+            if not isinstance(other, Tracer) and np.any(other):  # of a traced value nobody knows
+                raise FuncgradError("it adds something that does not depend on its argument")
 
 
 def _batch(

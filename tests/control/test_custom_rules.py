@@ -4,6 +4,8 @@ rules that say the true one are held to the function without rules, in every nes
 
 from __future__ import annotations
 
+import gc
+import weakref
 from functools import partial
 from typing import Any
 
@@ -408,6 +410,71 @@ def test_residual_buffers_are_kept() -> None:
                 fg.grad(loss)(x)
         else:
             assert_same(fg.grad(loss)(x), 20 * x)
+
+
+def test_what_no_rule_keeps_is_freed() -> None:
+    seen: list[Any] = []
+
+    def fwd(x, options):
+        seen.append(weakref.ref(x))
+        return np.sum(x), None
+
+    f = fg.custom_vjp(lambda x, options: np.sum(x))
+    f.defvjp(fwd, lambda res, ct: (ct * np.ones(3), None))
+    _, pull = fg.vjp(lambda x: f(3 * x, {"scale": x}), V)
+    assert seen[0]() is None
+    assert_same(pull(2.0), (6 * np.ones(3),))
+    jitted = fg.jit(lambda x: f(3 * x, {"scale": x}))
+    jitted.trace(V)
+    grown = weakref.ref(jitted)
+    del jitted
+    gc.collect()
+    assert grown() is None
+
+
+def test_checks_and_prints_inside(capsys: pytest.CaptureFixture[str]) -> None:
+    """Effects of the function and of the rules happen, and a checked function keeps its rules."""
+
+    def root(x, limit):
+        fg.checkify.check(x > limit, "{x} is too small", x=x)
+        return np.sqrt(x)
+
+    f = fg.custom_jvp(root)
+    f.defjvp(lambda p, t: (root(*p), 7 * t[0]))
+    g = fg.custom_vjp(root)
+    g.defvjp(lambda x, limit: (root(x, limit), None), lambda res, ct: (7 * ct, None))
+    for h in (f, g):
+        for over in (lambda k: k, fg.jit):
+            call = over(fg.checkify.checkify(lambda x, h=h: h(x, 0.5)))
+            for x, failed in ((4.0, False), (0.25, True)):
+                error, value = call(x)
+                assert (error.get() is not None) is failed and value == np.sqrt(x)
+                error, value = fg.checkify.checkify(over(fg.grad(lambda x, h=h: h(x, 0.5))))(x)
+                assert (error.get() is not None) is failed and value == 7.0
+            assert over(fg.grad(lambda x, call=call: call(x)[1]))(4.0) == 7.0
+            assert over(fg.jacfwd(lambda x, call=call: call(x)[1]))(4.0) == 7.0
+            np.testing.assert_array_equal(over(fg.vmap(fg.grad(lambda x, call=call: call(x)[1])))(V**2 + 1), [7.0] * 3)
+
+    def loud(x):
+        fg.debug.print("x is {x}", x=x)
+        return x
+
+    h = fg.custom_vjp(loud)
+    h.defvjp(lambda x: (loud(x), None), lambda res, ct: (ct,))
+    assert fg.jit(h)(1.0) == 1.0 and fg.jit(fg.grad(h))(2.0) == 1.0
+    assert capsys.readouterr().out == "x is 1.0\nx is 2.0\n"
+
+
+def test_ufuncs_and_callable_objects() -> None:
+    class Twice:
+        def __call__(self, x):
+            return 2 * x
+
+    for fun, value in ((np.sin, np.sin(1.0)), (Twice(), 2.0)):
+        f = fg.custom_jvp(fun)
+        f.defjvp(lambda p, t, fun=fun: (fun(p[0]), 7 * t[0]))
+        assert f(1.0) == fg.jit(f)(1.0) == value
+        assert fg.grad(f)(1.0) == fg.jit(fg.grad(f))(1.0) == 7.0
 
 
 def test_methods() -> None:
