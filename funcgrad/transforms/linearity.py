@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..core.avals import aval_of
-from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Literal, Var, live_eqns
-from ..core.lowering import Call
+from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Literal, Var, dependent, live_eqns
+from ..core.lowering import Branch, Call, Scan, While
 from ..core.primitive import NotLinear, not_linear
 from ..core.trace import Tracer
 from ..ops.elementwise import add_p, sub_p
@@ -22,8 +22,9 @@ from ..ops.structural import is_linear_unary
 __all__ = ["check_linear"]
 
 
-def check_linear(closed: ClosedJaxpr, linear: Sequence[bool]) -> None:
-    """Raise where the results of a program are seen not to be linear in the inputs that ``linear`` chooses.
+def check_linear(closed: ClosedJaxpr, linear: Sequence[bool], zeros: Sequence[bool] | None = None) -> None:
+    """Raise where the results of a program are seen not to be linear in the inputs that ``linear`` chooses; ``zeros``:
+    the inputs that are known to be zero.
 
     Raises:
         FuncgradError: naming the operation, why, and the line.
@@ -31,6 +32,8 @@ def check_linear(closed: ClosedJaxpr, linear: Sequence[bool]) -> None:
     jaxpr = closed.jaxpr
     varying: set[Atom] = {v for v, is_linear in zip(jaxpr.invars, linear, strict=True) if is_linear}
     zero: set[Atom] = {v for v, c in zip(jaxpr.constvars, closed.consts, strict=True) if _all_zero(c)}
+    if zeros is not None:
+        zero.update([v for v, is_zero in zip(jaxpr.invars, zeros, strict=True) if is_zero])
     for eqn in live_eqns(jaxpr.eqns, jaxpr.outvars):
         inputs = [a in varying for a in eqn.invars]
         if not any(inputs):
@@ -38,10 +41,40 @@ def check_linear(closed: ClosedJaxpr, linear: Sequence[bool]) -> None:
                 zero.update(eqn.outvars)
             continue
         _check(eqn, inputs, zero)
-        program = eqn.params.get("jaxpr")
-        if isinstance(eqn.primitive.lower, Call) and isinstance(program, ClosedJaxpr):
-            check_linear(program, inputs)
+        for program, flags, first in _programs(eqn, inputs):
+            known = [_is_zero(a, zero) for a in eqn.invars[first : first + len(flags)]]
+            fixed = eqn.params.get("n_consts", eqn.params.get("body_nconsts", len(known)))
+            check_linear(program, flags, [z and k < fixed for k, z in enumerate(known)])
         varying.update(eqn.outvars)
+
+
+def _programs(eqn: Eqn, inputs: list[bool]) -> list[tuple[ClosedJaxpr, list[bool], int]]:
+    """The programs that a call, loop or branch owns, which of their inputs depend on linear ones, and the operand that
+    their first input is."""
+    params = eqn.params
+    match eqn.primitive.lower:
+        case Call():
+            return [(params["jaxpr"], inputs, 0)]
+        case Scan():
+            return [(params["jaxpr"], _in_loop(params["jaxpr"], inputs, params["n_consts"], params["n_carry"]), 0)]
+        case While():
+            first, body = params["cond_nconsts"], params["body_jaxpr"]
+            flags = _in_loop(body, inputs[first:], params["body_nconsts"], len(body.out_avals))
+            return [(body, flags, first)]
+        case Branch():
+            return [(branch, inputs[1:], 1) for branch in params["branches"]]
+    return []
+
+
+def _in_loop(body: ClosedJaxpr, flags: list[bool], n_consts: int, n_carry: int) -> list[bool]:
+    """With the carries that come to depend on what the flags choose."""
+    while True:
+        found = dependent(body.jaxpr, flags)
+        carries = [a in found for a in body.jaxpr.outvars[:n_carry]]
+        grown = [a or b for a, b in zip(flags[n_consts : n_consts + n_carry], carries, strict=True)]
+        if grown == flags[n_consts : n_consts + n_carry]:
+            return flags
+        flags = [*flags[:n_consts], *grown, *flags[n_consts + n_carry :]]
 
 
 def _check(eqn: Eqn, inputs: Sequence[bool], zero: set[Atom]) -> None:

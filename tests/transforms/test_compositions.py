@@ -184,6 +184,12 @@ NOT_LINEAR = {
     "index": (lambda x: x[np.argmax(x)], ["argmax", "test_compositions.py"]),
     "conversion": (lambda x: x[0] * x.astype(int)[1], ["int64 of the arguments"]),
     "in jit": (lambda x: fg.jit(lambda y: 2 * y - 1)(x), ["it adds something"]),
+    "in a branch": (lambda x: lax.cond(V[0] > 0, lambda x: x + 1, lambda x: x, x), ["it adds something"]),
+    "in a scan": (lambda x: lax.scan(lambda c, t: (c * t + 1, None), x, V)[0], ["it adds something"]),
+    "in a while": (
+        lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] - 2), (0, x))[1],
+        ["it adds something"],
+    ),
     "in a loop": (lambda x: lax.fori_loop(0, 3, lambda i, c: c * c, x), ["mul"]),
 }
 
@@ -203,6 +209,10 @@ LINEAR = {
     "written into zeros": lambda x: fg.at(np.zeros(4))[1:].add(2 * x) + 0.0,
     "comparison of something else": lambda x: np.where(V > 0, x, 0.0) + np.where(X > V, 0.0, 3 * x),
     "values that nothing needs": lambda x: (np.max(x) > 0, 2 * x)[1],
+    "zeros in loops": lambda x: lax.scan(lambda c, t: (c * t + np.zeros(3), None), x, V)[0],
+    "counters": lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * c[0]), (1, x))[1],
+    "branches": lambda x: lax.cond(V[0] > 0, lambda x: 2 * x, lambda x: x, x),
+    "sums of a scan": lambda x: lax.scan(lambda c, t: (c + t, c), 0.0, x)[1],
     "jit and loops": lambda x: fg.jit(lambda y: lax.fori_loop(0, 3, lambda i, c: c * i + y, y))(x),
 }
 
