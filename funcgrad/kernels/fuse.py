@@ -38,7 +38,8 @@ class Refusal(NamedTuple):
 
 @dataclass(eq=False)
 class Group:
-    """``axes`` are the reduced axes of ``domain``, None as long as nothing is folded. ``block``: see ``Value``."""
+    """``axes`` are the reduced axes of ``domain``, None as long as nothing is folded. ``block``: see ``Value``.
+    ``floor``: the last barrier that any member stands behind."""
 
     number: int
     domain: tuple[int, ...]
@@ -46,6 +47,7 @@ class Group:
     block: tuple[int, int] | None = None
     sequential: bool = False
     call: Call | None = None
+    floor: int = 0
     members: list[Value] = field(default_factory=list)
 
     @property
@@ -259,7 +261,7 @@ class Grouper:
         """``group`` reads ``value``; the walk over its domain, if it is one that might be element by element."""
         if value.kind in ("array", "put") or value.home is not None:
             self.pinned.add(group.number)
-        if value.group >= 0 and value.group != group.number:
+        if 0 <= value.group < group.number:  # what comes later is computed on the spot, not read
             local = value.shape == group.domain and walk == Walk(contiguous_strides(value.shape), 0)
             readers = self.readers.setdefault(value.group, {})
             readers[group.number] = local and readers.get(group.number, True)
@@ -297,6 +299,7 @@ class Grouper:
         if group is None:
             group = self._fresh(value)
         group.members.append(value)
+        group.floor = max(group.floor, value.floor)
         value.group = group.number
         self.claim(value, group)
         for ref in value.operands:
@@ -381,6 +384,7 @@ class Grouper:
         return (
             plain
             and group.domain == target.domain
+            and group.floor == target.floor
             and len(group.members) + len(target.members) <= MAX_MEMBERS
             and all([m.kind == "map" and m.home is None and m.mode != ALONE and not m.fenced for m in group.members])
             and len({m.floor for m in (*group.members, *target.members)}) == 1

@@ -8,6 +8,7 @@ found, where, and what to write instead.
 
 from __future__ import annotations
 
+import ast
 import dis
 import sys
 from typing import Any, NoReturn
@@ -24,13 +25,15 @@ from ..errors import (
 )
 from ..transforms.forward import JVPTracer
 from ..transforms.linear import LinearizeTracer
+from ..transforms.taylor import JetTracer
+from .rewrite import rewritten
 
 __all__ = ["METHODS", "concrete_value", "describe"]
 
 
 def concrete_value(x: Any) -> Any | None:
-    """The array behind a tracer of ``grad`` or ``jvp`` that runs eagerly, else None."""
-    while type(x) is LinearizeTracer or type(x) is JVPTracer:
+    """The array behind a tracer of ``grad``, ``jvp`` or ``jet`` that runs eagerly, else None."""
+    while type(x) is LinearizeTracer or type(x) is JVPTracer or type(x) is JetTracer:
         x = x.primal
     return None if isinstance(x, Tracer) else x
 
@@ -56,7 +59,8 @@ def _bool(self: Tracer) -> bool:
     several = " An array has no single truth value: reduce it with .any() or .all() first." if self.size != 1 else ""
     raise TracerBoolError(
         f"{_where()}`if`, `while`, `and`, `or`, `not` or `assert` asked for the truth of {describe(self)}, which is "
-        f"not known while funcgrad traces.{several} Write np.where(condition, a, b) to choose element by element "
+        f"not known while funcgrad traces.{several}{rewritten(user_source())} Write np.where(condition, a, b) to "
+        "choose element by element "
         "(both are computed), lax.cond(condition, lambda x: a, lambda x: b, x) for `if` (one of them is), "
         "lax.while_loop(lambda x: condition, lambda x: next, x) for `while`, and & | ~ in place of and, or, not. "
         "Python's own if and while take shapes and static arguments, and under grad or jvp without jit also values. "
@@ -121,8 +125,9 @@ def _index(self: Tracer) -> int:
     if value is not None:
         return int(value)
     raise TracerIntegerError(
-        f"{_where()}an integer was asked of {describe(self)}, whose value is not known while funcgrad traces. "
-        "For `for i in range(n)` write lax.fori_loop(0, n, lambda i, x: next, x), or lax.switch(n, functions, x) to "
+        f"{_where()}an integer was asked of {describe(self)}, whose value is not known while funcgrad traces."
+        f"{rewritten(user_source(), (ast.For,))} For `for i in range(n)` write "
+        "lax.fori_loop(0, n, lambda i, x: next, x), or lax.switch(n, functions, x) to "
         "choose a function; for shapes, n must be static; for a list, write "
         f"np.stack(list)[i]; for a bound of a slice, lax.dynamic_slice with a fixed length. {_STATIC}"
     )

@@ -36,6 +36,7 @@ from .flat import (
 )
 from .forward import instantiate, jvp_flat
 from .linear import LinearFunction, linear_function, linearize_flat
+from .linearity import check_linear
 
 __all__ = ["grad", "jvp", "linear_transpose", "linearize", "value_and_grad", "vjp"]
 
@@ -422,7 +423,7 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any) -> Callable[[Any], 
         A function from a cotangent of ``fun``'s result to a tuple with one cotangent per argument.
 
     Raises:
-        FuncgradError: when the transpose meets an operation that is not linear.
+        FuncgradError: the function is not linear, or the transpose meets an operation that is not.
 
     >>> linear_transpose(lambda x: 3.0 * x, 1.0)(2.0)
     (np.float64(6.0),)
@@ -440,6 +441,7 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any) -> Callable[[Any], 
             )
     flat = FlatFunction(fun, in_tree)
     closed = stage(flat, avals, flat.__name__)  # the user's code runs once, and may write in place
+    check_linear(closed, [True] * len(avals))
     with quiet():
         linear, outs = linear_function(lambda *xs: eval_jaxpr(closed.jaxpr, closed.consts, *xs), avals)
 

@@ -280,7 +280,9 @@ class LinearFunction:
                 Trace.look_at_rule(primitive, (*(ct if primitive.multiple_results else (ct,)), *known), results)
             for k in node.linear:
                 c = results[k]
-                if c is not None and c is not ZERO:
+                if c is None:
+                    raise not_linear(primitive, NotLinear(f"it is not linear in its operand {k}"))
+                if c is not ZERO:
                     index = node.args[k].index
                     old = pulled[index]
                     pulled[index] = c if old is ZERO else add_p.bind(old, c)

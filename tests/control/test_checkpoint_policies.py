@@ -230,6 +230,10 @@ def test_optimization_barrier() -> None:
 
     assert compiled_operations(lambda x: twice(x, lambda x: x), (X,), "exp") == 1
     assert compiled_operations(lambda x: twice(x, lax.optimization_barrier), (X,), "exp") == 2
+    kernels = lambda f: fg.jit(f).lower(X).executable.cost_analysis()["kernels"]
+    assert kernels(lambda x: (np.exp(x), 2 * np.exp(x))) == 1
+    assert kernels(lambda x: (np.exp(x), 2 * np.exp(lax.optimization_barrier(x)))) == 2
+    assert kernels(lambda x: np.cos(lax.optimization_barrier(np.sin(x) * 2))) == 2  # nor does it move behind
     tree = {"a": X, "b": (2.0, np.arange(3))}
     found = fg.jit(lax.optimization_barrier)(tree)
     assert fg.tree.structure(found) == fg.tree.structure(tree)

@@ -60,7 +60,7 @@ def test_against_nested_jvps(name: str, rng: np.random.Generator) -> None:
     for y, s, column in zip(outs, found, expected, strict=True):
         for k, (a, b) in enumerate(zip([y, *terms_of(y, s)], column, strict=True)):
             scale = 1 + float(np.max(np.abs(b), initial=0.0))
-            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9 * scale, err_msg=f"order {k}")
+            np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-8 * scale, err_msg=f"order {k}")
 
 
 @pytest.mark.parametrize("name", [n for n in SMOOTH if n.endswith("-0")])
