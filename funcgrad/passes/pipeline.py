@@ -37,6 +37,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("simplify", simplify),  # before cse: brings different spellings to one form
     ("control", _control),  # bodies of loops and branches, by all passes; what moves out of them meets the rest
     ("cse", eliminate_common_subexpressions),  # forward and backward halves share subexpressions
+    ("simplify", simplify),  # what is simpler now that equal values are the same variable, such as x + x
     ("dce", eliminate_dead_code),  # what simplify and cse bypassed
     ("symmetry", share_symmetric_sums),  # after cse: equal values are the same variable
     ("products", transpose_products),  # last: it wants to know who else reads a product

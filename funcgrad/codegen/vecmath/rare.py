@@ -58,6 +58,24 @@ def beyond(x: Scalar, limit: float, common: Scalar, name: str, rare: Callable[..
     return Scalar(body, common.kind, merged)
 
 
+def choose(condition: Scalar, yes: Callable[[], Scalar], no: Callable[[], Scalar]) -> Scalar:
+    """The value of one of two, of one kind, by a branch: for the long way itself, which no loop is built around."""
+    builder = condition.body.builder
+    blocks = [builder.append_basic_block(n) for n in ("yes", "no", "chosen")]
+    builder.cbranch(condition.value, *blocks[:2])
+    made = []
+    for block, emit in zip(blocks, (yes, no), strict=False):
+        builder.position_at_end(block)
+        value = emit()
+        made.append((value, builder.block))
+        builder.branch(blocks[2])
+    builder.position_at_end(blocks[2])
+    merged = builder.phi(made[0][0].value.type)
+    for value, block in made:
+        merged.add_incoming(value.value, block)
+    return Scalar(condition.body, made[0][0].kind, merged)
+
+
 def _outlined(body: Body, name: str, limit: float, rare: Callable[..., Scalar], x: Scalar, arity: int) -> Any:
     """`rare` as a function that is never inlined, with its vector variants, made once per module."""
     function = body.module.globals.get(name)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .expr import F32, F64, U64, Kind, Scalar, divide, fabs, fma, horner, round_to_integer, select
-from .rare import beyond
+from .rare import beyond, choose
 from .registry import function
 
 _h = float.fromhex
@@ -206,14 +206,24 @@ def _tan_of(at: Reduced) -> Scalar:
     )
 
 
-def _whole_range(x: Scalar, common: Scalar, name: str, of: Callable[[Reduced], Scalar], limit: float = LIMIT) -> Scalar:
+def _whole_range(x: Scalar, common: Scalar, name: str, of: Callable[[Reduced], Scalar]) -> Scalar:
     """`common`, or where |x| is beyond the moderate reduction (or not finite) `of` the huge one."""
+    return beyond(x, LIMIT, common, f"{name}_huge", lambda far: _far(far, of))
 
-    def huge(far: Scalar) -> Scalar:
-        value = of(reduce_huge(far.to(F64))).to(far.kind)
-        return select(fabs(far) < float("inf"), value, float("nan"))
 
-    return beyond(x, limit, common, f"{name}_huge", huge)
+def _whole_range_short(x: Scalar, common: Scalar, name: str, of: Callable[[Reduced], Scalar]) -> Scalar:
+    """The same for float32 below `LIMIT_SHORT`; from there to `LIMIT` by float64."""
+
+    def long_way(far: Scalar) -> Scalar:
+        moderate = fabs(far) < LIMIT
+        return choose(moderate, lambda: of(reduce_moderate(far.to(F64))).to(F32), lambda: _far(far, of))
+
+    return beyond(x, LIMIT_SHORT, common, f"{name}_far", long_way)
+
+
+def _far(x: Scalar, of: Callable[[Reduced], Scalar]) -> Scalar:
+    value = of(reduce_huge(x.to(F64))).to(x.kind)
+    return select(fabs(x) < float("inf"), value, float("nan"))
 
 
 def _sin_short(x: Scalar, q: Scalar, quadrant: Scalar) -> Scalar:
@@ -251,14 +261,14 @@ def tan_f64(x: Scalar) -> Scalar:
 @function([F32], name="sin")
 def sin_f32(x: Scalar) -> Scalar:
     q, q_bits = round_to_integer(x, TWO_OVER_PI / 2)
-    return copysign_of_zero(_whole_range(x, _sin_short(x, q, q_bits), "sin", _sin_of, LIMIT_SHORT), x)
+    return copysign_of_zero(_whole_range_short(x, _sin_short(x, q, q_bits), "sin", _sin_of), x)
 
 
 @function([F32], name="cos")
 def cos_f32(x: Scalar) -> Scalar:
     """cos x = (-1)**(q + 1) sin r for x = (q + 1/2) pi + r."""
     q, q_bits = round_to_integer(fma(x, TWO_OVER_PI / 2, -0.5))
-    return _whole_range(x, _sin_short(x, q + 0.5, q_bits + 1), "cos", _cos_of, LIMIT_SHORT)
+    return _whole_range_short(x, _sin_short(x, q + 0.5, q_bits + 1), "cos", _cos_of)
 
 
 # A float32 is no closer than 2**-31 to a nonzero multiple of pi/2, so in float64 two parts of pi leave r more than
