@@ -21,7 +21,6 @@ from ..core.trace import STATE, acts_for_source
 from ..ops.create import instantiate_zeros
 from ..ops.elementwise import add, bitwise_and, convert_element_type, eq, gt, select
 from ..ops.reduce import argmax
-from ..ops.stop import stop_gradient
 from ..ops.structural import broadcast_in_dim, reshape, shape_of
 from ..transforms.derive import quiet
 from ..transforms.flat import FlatFunction, check_arguments, check_callable, own_all, wraps
@@ -31,7 +30,7 @@ from .check_rules import KINDS, Found, picked
 from .checkpoint import checkpoint_p
 from .cond import cond_p, unified
 from .custom import custom_p, with_leading_results
-from .derived import call_jaxpr, closed_over, per_jaxpr, per_jaxprs, silent, without_constants
+from .derived import call_jaxpr, closed_over, per_jaxpr, per_jaxprs, without_constants
 from .loop import while_p
 from .scan import scan_p
 from .splitting import set_splitter
@@ -348,16 +347,6 @@ def _checked_loop(programs: tuple[ClosedJaxpr, ...], errors: Errors, n_cond: int
         lambda *xs: [bitwise_and(xs[m], eq(xs[0], CODE.type(0)))], [*states, flag, *body.in_avals[n_body:]], "going"
     )
     return extra, test, stepping
-
-
-def _custom(args: Sequence[Any], params: dict[str, Any], errors: Errors, checks: _Checks) -> Sequence[Any]:
-    """A call with derivative rules of its own keeps them: what it computes is checked beside it. (Compiled, that is
-    computed once.)"""
-    jaxpr = params["jaxpr"]
-    if isinstance(jaxpr, ClosedJaxpr):
-        _run(jaxpr, [stop_gradient(x) for x in args], errors, checks)
-        params = {**params, "jaxpr": silent(jaxpr)}
-    return custom_p.bind(*args, **params)
 
 
 _RULES: dict[Primitive, Callable[..., Sequence[Any]]] = {

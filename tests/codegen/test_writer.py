@@ -17,7 +17,8 @@ from funcgrad.runtime import target
 from funcgrad.runtime.blocks import BLOCKS
 from funcgrad.runtime.intrinsics import INTRINSICS
 
-INSTRUCTIONS = {**{k: from_definition(d) for k, d in {**BASIC, **DEFINITIONS}.items()}, **MEMORY, **INTRINSICS, **BLOCKS}
+SCALARS = {k: from_definition(d) for k, d in {**BASIC, **DEFINITIONS}.items()}
+INSTRUCTIONS = {**SCALARS, **MEMORY, **INTRINSICS, **BLOCKS}
 
 
 def written(ir: Any, instructions: list[Instruction]) -> str:
