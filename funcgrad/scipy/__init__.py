@@ -1,5 +1,5 @@
 """``scipy`` for functions that are differentiated, batched and compiled."""
 
-from . import fft, linalg, signal, special
+from . import fft, integrate, linalg, signal, special
 
-__all__ = ["fft", "linalg", "signal", "special"]
+__all__ = ["fft", "integrate", "linalg", "signal", "special"]
