@@ -47,6 +47,13 @@ ROWS = {
     "03_optimize.py": ((), ("Every method found the minimum.",)),
     "04_deep_graph.py": (("--largest", "10000"), ("chain", "binary tree", "the gradient is n + 1: yes")),
     "05_sparse.py": (("--points", "40"), ("7 products", "hottest point: 0.556164", "Newton's method converged.")),
+    "09_neural_ode.py": ((), ("The network has learned the spiral.",)),
+    "10_predator_prey.py": ((), ("The rates are found to within their uncertainty.",)),
+    "11_kalman_filter.py": ((), ("The variances are found.",)),
+    "12_hamiltonian_monte_carlo.py": ((), ("The moments are right.",)),
+    "13_newton.py": ((), ("All converge quadratically.",)),
+    "14_variational_inference.py": ((), ("The posterior is found.",)),
+    "15_policy_gradient.py": ((), ("The cart balances the pole.",)),
 }
 
 
