@@ -239,7 +239,10 @@ def integrate(f: Field, y0: Any, ts: Any, control: Control, slots: int = 0) -> S
     with quiet():
         state = begin(f, start, y0, end, control)
     blank = np.zeros_like(y0)
-    piece = Piece(state.t, _number(1, state.t), y0, (f(y0, start), blank, blank))  # a point, and its slope
+    with quiet():
+        slope = f(y0, start)
+    slope = np.where(np.isfinite(slope), slope, _number(0, y0))
+    piece = Piece(state.t, _number(1, state.t), y0, (slope, blank, blank))  # a point, and its slope
     record = Record(empty(kept(state), slots), zero, zero) if slots else None
 
     def step(carry: Any) -> Any:
