@@ -122,7 +122,7 @@ def odeint(
     >>> pendulum = lambda y, t: {"angle": y["speed"], "speed": -np.sin(y["angle"])}
     >>> ys = odeint(pendulum, {"angle": 1.0, "speed": 0.0}, np.linspace(0.0, 1.0, 3))
     >>> ys["angle"].round(4)
-    array([1.    , 0.8966, 0.6043])
+    array([1.    , 0.896 , 0.6001])
     """
     what = "odeint"
     control = _control(what, method, rtol, atol, hmax, mxstep, adjoint)
