@@ -50,6 +50,13 @@ ROWS = {
     "06_gaussian_process.py": ((), ("textbook's formula", "The process knows its parameters.")),
     "07_optimal_transport.py": ((), ("envelope theorem", "The points form the ring.")),
     "08_implied_volatility.py": ((), ("d/d quote", "The smile is recovered.")),
+    "09_neural_ode.py": ((), ("The network has learned the spiral.",)),
+    "10_predator_prey.py": ((), ("The rates are found to within their uncertainty.",)),
+    "11_kalman_filter.py": ((), ("The variances are found.",)),
+    "12_hamiltonian_monte_carlo.py": ((), ("The moments are right.",)),
+    "13_newton.py": ((), ("All converge quadratically.",)),
+    "14_variational_inference.py": ((), ("The posterior is found.",)),
+    "15_policy_gradient.py": ((), ("The cart balances the pole.",)),
 }
 
 

@@ -1,5 +1,5 @@
 """``scipy`` for functions that are differentiated, batched and compiled."""
 
-from . import fft, linalg, optimize, signal, sparse, special
+from . import fft, integrate, linalg, optimize, signal, sparse, special
 
-__all__ = ["fft", "linalg", "optimize", "signal", "sparse", "special"]
+__all__ = ["fft", "integrate", "linalg", "optimize", "signal", "sparse", "special"]

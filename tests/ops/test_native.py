@@ -13,7 +13,7 @@ from funcgrad.core.primitive import REGISTRY, Primitive
 from funcgrad.core.staging import stage
 from funcgrad.passes.pipeline import optimize
 
-HOST = {"nextafter", "polygamma"}
+HOST = {"matrix_function", "nextafter", "polygamma", "sqrtm"}
 
 
 def uses_host(p: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> bool:
