@@ -159,12 +159,15 @@ class _Program:
         known = self.names.get(value.index)
         if known is None:
             outvars = value.eqn.outvars if value.eqn is not None else ()
-            position = value.call.outputs.index(value) if value.call is not None else 0
+            call = value.call
+            position = call.outputs.index(value) if call is not None and call.eqn is value.eqn else 0
             known = self.variables[outvars[position]] if outvars else "a captured array"
             if value.block is not None:
                 known = f"blocks of {known}"
             elif value.call is None and id(value.eqn) in self.called:
                 known = f"an operand of {known}"
+            elif value.call is not None and value.call.eqn is not value.eqn:  # of an equation that was expanded
+                known = f"a part of {known}"
             self.names[value.index] = known
         return known
 
@@ -231,8 +234,8 @@ class _Program:
             return self._loop(step, step.data, nbytes, common)
         if step.kind != "host":
             return ExplainedStep(
-                kind="library", name=step.kind, loops=(), threads=self.machine.threads, bytes_moved=nbytes,
-                operations=0, scratch_bytes=0, reason="a routine of NumPy's, called natively",
+                kind="library", name=_routine(step), loops=(), threads=self.machine.threads, bytes_moved=nbytes,
+                operations=0, scratch_bytes=0, reason=_LIBRARIES.get(step.kind, _NUMPYS),
                 estimated_seconds=None, **common,
             )  # fmt: skip
         return ExplainedStep(
@@ -354,9 +357,22 @@ class _Program:
         return "its readers were fused with what else they read"
 
 
+_LIBRARIES = {
+    "library": "a routine of LAPACK's, called natively",
+    "small": "generated code, whose vector lanes are matrices",
+    "conv": "blocks of results in registers, or products of patches",
+}
+"""Why a call is one, by its kind."""
+_NUMPYS = "a routine of NumPy's, called natively"
+
+
+def _routine(call: Call) -> str:
+    return str(call.data[1].routine) if call.kind in ("library", "small") else call.kind
+
+
 def _kind_of(call: Call) -> str:
     if call.kind not in ("host", "scan", "while", "branch", "registers"):
-        return f"the library step {call.kind}"
+        return f"the library step {_routine(call)}"
     kind = "loop" if isinstance(call.data, (Control, Registers)) else "host step"
     return f"the {kind} {call.eqn.primitive}"
 

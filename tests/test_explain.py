@@ -177,6 +177,18 @@ def test_while_loops_and_branches_show_the_programs_in_them() -> None:
     assert [s.name for s in report.host_steps] == ["nextafter"] and "but for its host steps" in branch.reason
 
 
+def test_systems_and_determinants_in_and_out_of_loops() -> None:
+    a = 3 * np.eye(20) + np.cos(np.arange(400.0)).reshape(20, 20)
+    solve = lambda a, b: fg.lax.fori_loop(0, 10, lambda i, x: np.linalg.solve(a, x) + 1, b)  # noqa: E731
+    report = fg.explain(solve, a, a[0])
+    assert [s.name for s in report.steps if s.kind == "library"] == ["lu"]  # once, before the loop
+    (loop,) = (s for s in report.steps if s.kind == "loop")
+    assert "triangular_solve" in [s.name for s in loop.programs[0].steps]
+    report = fg.explain(lambda a: np.linalg.slogdet(a)[1] + np.linalg.det(a), a)
+    assert "the library step lu makes it" in reasons(report)
+    assert all(name for s in report.steps for name in (*s.reads, *s.writes))
+
+
 def test_a_loop_in_registers_shows_its_equations_and_its_text() -> None:
     report = fg.explain(lambda x: fg.lax.fori_loop(0, 50, lambda i, y: np.sin(y) * 0.5, x), 1.0)
     (loop,) = report.steps

@@ -334,7 +334,7 @@ class GraphBuilder:
             value = Value("step", squeeze_shape(shape), v.aval.dtype, self.count)
             self.count += 1
             value.call = call
-            value.eqn = eqn
+            value.eqn = self.current or eqn
             value.floor = self.floor
             outs.append(value)
         call.outputs = tuple(outs)

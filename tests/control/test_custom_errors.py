@@ -104,7 +104,9 @@ def test_forward_mode_of_a_bwd_that_is_not_linear(name: str) -> None:
     f = fg.custom_vjp(kept)
     f.defvjp(lambda x: (x, None), BWDS[name])
     assert fg.grad(f)(2.0) == BWDS[name](None, 1.0)[0]
-    with pytest.raises(fg.NonDifferentiableError, match=r"(?s)kept has a VJP rule and no JVP rule.*kept\.defjvp\(rule\)"):
+    with pytest.raises(
+        fg.NonDifferentiableError, match=r"(?s)kept has a VJP rule and no JVP rule.*kept\.defjvp\(rule\)"
+    ):
         fg.jvp(f, (2.0,), (1.0,))
     f.defjvp(lambda primals, tangents: (primals[0], 4 * tangents[0]))
     assert fg.jvp(f, (2.0,), (1.0,))[1] == 4.0
