@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,6 +86,14 @@ def specialize(treedef: PyTreeDef, leaf_types: frozenset[type] = LEAF_TYPES) -> 
     """
     if treedef.num_nodes > MAX_NODES:
         return None
+    try:
+        return _written(treedef, leaf_types)
+    except TypeError:  # a node whose data cannot be hashed
+        return _written.__wrapped__(treedef, leaf_types)
+
+
+@lru_cache(maxsize=256)
+def _written(treedef: PyTreeDef, leaf_types: frozenset[type]) -> Specialized | None:
     writer = _Writer(leaf_types)
     try:
         sample = treedef.unflatten([_Slot(i) for i in range(treedef.num_leaves)])

@@ -280,9 +280,12 @@ def user_source() -> Source | None:
     """Where the user asked for the current operation: the innermost line outside the package, or the one that the
     innermost function of the package acts for."""
     frame: FrameType | None = sys._getframe(1)
+    known = _kinds.get
     while frame is not None:
         code = frame.f_code
-        kind = _kind_of_file(code.co_filename)
+        kind = known(code.co_filename)
+        if kind is None:
+            kind = _kind_of_file(code.co_filename)
         if kind == _USERS:
             acts = STATE.source
             return Source(code.co_filename, frame.f_lineno, code.co_name, acts is not None and acts.backward)
