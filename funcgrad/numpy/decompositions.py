@@ -22,7 +22,7 @@ import numpy as np
 
 from ..core.avals import aval_of
 from ..ops import cholesky as chol
-from ..ops import lu, spectral
+from ..ops import determinant, lu, spectral
 from ..ops import pinv as pseudo
 from ..ops.matrices import adjoint, check_matrices, conj, eye_like, matmul
 from ..ops.promotion import as_dtype
@@ -76,14 +76,14 @@ def inv(a: Any) -> Any:
 
 @implements(np.linalg.det)
 def det(a: Any) -> Any:
-    """The determinant; see ``ops.lu.det`` for its derivatives at singular matrices."""
-    return lu.det(_square("det", a))
+    """The determinant. Its first two derivatives are right at singular matrices too."""
+    return determinant.det(_square("det", a))
 
 
 @implements(np.linalg.slogdet)
 def slogdet(a: Any) -> Any:
     """Sign and logarithm of the determinant, without overflow."""
-    return _SLOGDET(*lu.slogdet(_square("slogdet", a)))
+    return _SLOGDET(*determinant.slogdet(_square("slogdet", a)))
 
 
 @implements(np.linalg.cholesky)

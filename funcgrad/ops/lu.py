@@ -1,9 +1,9 @@
-"""LU factors, and linear systems, determinants and inverses by them.
+"""LU factors, and linear systems and inverses by them.
 
 A linear system is differentiated as an implicit function: with ``a x = b``, ``a dx = db - da x``. ``linear_solve``
 takes the matrix and its factors. Values come from the factors, which are constants to it, derivatives from the
 matrix; so every derivative, forward or reverse and of any order, reuses the one factorisation, and none is taken of
-the factorisation itself. The determinants work alike.
+the factorisation itself.
 """
 
 from __future__ import annotations
@@ -14,23 +14,14 @@ from typing import Any
 import numpy as np
 
 from ..core.avals import ShapedArray, aval_of
-from ..core.lowering import Inline, Library
+from ..core.lowering import Library
 from ..core.primitive import ZERO, Linear, NotLinear, Primitive, ZeroDerivative
 from .cholesky import triangular_solve_p
 from .create import broadcasted_iota, zeros_like
 from .elementwise import (
-    absolute,
-    bitwise_and,
-    complex_,
     convert_element_type,
-    div,
-    eq,
-    imag,
     lt,
-    mul,
     neg,
-    real,
-    select,
 )
 from .indexing import scatter, take_along_axis
 from .matrices import (
@@ -38,8 +29,6 @@ from .matrices import (
     broadcast_stacks,
     check_matrices,
     columns,
-    diagonal,
-    entry,
     extents,
     eye_like,
     lower_part,
@@ -49,22 +38,19 @@ from .matrices import (
     rows,
     upper_part,
 )
-from .reduce import reduce_max, reduce_prod
 from .shape import batch_axis_to, pad
 from .stop import stop_gradient
-from .structural import bind_checked, expand_dims, moveaxis, reduce_sum, reshape, shape_of
-from .transcendental import log
+from .structural import bind_checked, expand_dims, moveaxis, reshape, shape_of
 
 __all__ = [
-    "det",
     "factored",
+    "factored_samples",
     "inverse",
     "linear_solve",
     "linear_solve_p",
     "lu",
     "lu_p",
     "pivots_to_permutation",
-    "slogdet",
     "solve",
 ]
 
@@ -287,7 +273,7 @@ def inverse(permutation: Any) -> Any:
     return reshape(made, shape)
 
 
-def _factored_samples(rng: np.random.Generator) -> list[Any]:
+def factored_samples(rng: np.random.Generator) -> list[Any]:
     samples = []
     for s, t in [((3, 3), (3, 2)), ((2, 4, 4), (2, 4, 1)), ((1, 1), (1, 1)), ((0, 0), (0, 1)), ((2, 3, 3), (2, 3, 0))]:
         factors = rng.uniform(0.5, 1, size=s) / max(s[-1], 1) + np.eye(s[-1])
@@ -312,7 +298,7 @@ linear_solve_p: Primitive = Primitive(
         small=True,
         otherwise=_linear_inline,
     ),
-    samples=_factored_samples,
+    samples=factored_samples,
 )
 
 
@@ -328,131 +314,3 @@ def solve(a: Any, b: Any) -> Any:
     A singular matrix is a LinAlgError where it is concrete, and gives infinities and NaN in a compiled program.
     """
     return linear_solve(factored(a), b)
-
-
-# determinants ---------------------------------------------------------------------------------------------------
-
-
-def _parity(permutation: Any, dtype: np.dtype[Any]) -> Any:
-    """1 or -1, from the number of pairs that are out of order."""
-    n = shape_of(permutation)[-1]
-    first, second = expand_dims(permutation, (-1,)), expand_dims(permutation, (-2,))
-    row, column = broadcasted_iota(np.int64, (n, n), 0), broadcasted_iota(np.int64, (n, n), 1)
-    wrong = convert_element_type(bitwise_and(lt(second, first), lt(row, column)), np.dtype(np.int64))
-    axes = tuple(range(len(shape_of(wrong)) - 2, len(shape_of(wrong))))
-    odd = eq(bitwise_and(reduce_sum(wrong, axes), np.int64(1)), np.int64(1))
-    return select(odd, dtype.type(-1), dtype.type(1))
-
-
-def _determinant_shape(a: ShapedArray, factors: ShapedArray, permutation: ShapedArray) -> ShapedArray:
-    check_matrices("det", a, square=True)
-    return ShapedArray(a.shape[:-2], a.dtype)
-
-
-def _det_value(a: Any, factors: Any, permutation: Any) -> Any:
-    d = diagonal(factors)
-    return mul(reduce_prod(d, (len(shape_of(d)) - 1,)), _parity(permutation, aval_of(a).dtype))
-
-
-def _trace_of_solve(a: Any, factors: Any, permutation: Any, t: Any) -> Any:
-    """``tr(a⁻¹ t)``."""
-    d = diagonal(linear_solve_p.bind(a, factors, permutation, t, transpose=False))
-    return reduce_sum(d, (len(shape_of(d)) - 1,))
-
-
-def _det_jvp(primals: Any, tangents: Any, out: Any) -> Any:
-    """``det(a) tr(a⁻¹ da)``.
-
-    It is a polynomial of a (it has the cofactors for coefficients), singular or not: zero pivots are replaced by tiny
-    ones here, which changes that polynomial's value by as little.
-    """
-    a, factors, permutation = primals
-    if tangents[0] is ZERO:
-        return ZERO
-    d = diagonal(factors)
-    size = absolute(d)
-    dtype = aval_of(size).dtype
-    largest = reduce_max(size, (len(shape_of(size)) - 1,)) if shape_of(size)[-1] else size
-    tiny = mul(largest, dtype.type(1e-12 if dtype == np.float32 else 1e-60))
-    tiny = select(eq(tiny, dtype.type(0)), dtype.type(1e-12), tiny)
-    missing = select(eq(size, dtype.type(0)), expand_dims(tiny, (-1,)), dtype.type(0))
-    regular = factors + on_diagonal(convert_element_type(missing, aval_of(a).dtype))
-    return mul(_det_p.bind(a, regular, permutation), _trace_of_solve(a, regular, permutation, tangents[0]))
-
-
-_det_p: Primitive = Primitive(
-    "det",
-    impl=lambda a, factors, permutation: _det_value(a, factors, permutation),
-    shape=_determinant_shape,
-    jvp=_det_jvp,
-    transpose=NotLinear(),
-    batch=batch_leading(lambda *args: _det_p.bind(*args)),
-    lower=Inline(_det_value),
-    samples=lambda rng: [(args[:3], {}) for args, params in _factored_samples(rng) if not params["transpose"]],
-)
-
-
-def det(a: Any) -> Any:
-    """The determinants. The first derivative is right at singular matrices too, the second where n is at most 3."""
-    n, _ = check_matrices("det", aval_of(a), square=True)
-    if n == 0 or n > 3:
-        return _det_p.bind(*factored(a))
-    x = [[entry(a, i, j) for j in range(n)] for i in range(n)]
-    if n == 1:
-        return x[0][0]
-    if n == 2:
-        return x[0][0] * x[1][1] - x[0][1] * x[1][0]
-    minors = [x[1][j] * x[2][k] - x[1][k] * x[2][j] for j, k in ((1, 2), (2, 0), (0, 1))]
-    return x[0][0] * minors[0] + x[0][1] * minors[1] + x[0][2] * minors[2]
-
-
-def _slogdet_shape(a: ShapedArray, factors: ShapedArray, permutation: ShapedArray) -> tuple[ShapedArray, ...]:
-    check_matrices("slogdet", a, square=True)
-    real = np.empty(0, a.dtype).real.dtype
-    return ShapedArray(a.shape[:-2], a.dtype), ShapedArray(a.shape[:-2], real)
-
-
-def _slogdet_value(a: Any, factors: Any, permutation: Any) -> tuple[Any, Any]:
-    d = diagonal(factors)
-    size = absolute(d)
-    dtype, last = aval_of(a).dtype, (len(shape_of(d)) - 1,)
-    signs = div(d, convert_element_type(size, dtype))
-    signs = select(eq(size, aval_of(size).dtype.type(0)), dtype.type(0), signs)  # also where there is none
-    return mul(reduce_prod(signs, last), _parity(permutation, dtype)), reduce_sum(log(size), last)
-
-
-def _slogdet_impl(a: Any, factors: Any, permutation: Any) -> tuple[Any, Any]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _slogdet_value(a, factors, permutation)
-
-
-def _slogdet_jvp(primals: Any, tangents: Any, out: Any) -> Any:
-    """d log det = tr(a⁻¹ da): its real part belongs to the logarithm, its imaginary part turns the sign."""
-    if tangents[0] is ZERO:
-        return [ZERO, ZERO]
-    a, factors, permutation = primals
-    t = _trace_of_solve(a, factors, permutation, tangents[0])
-    if aval_of(t).dtype.kind != "c":
-        return [ZERO, t]
-    angle = imag(t)
-    return [mul(out[0], complex_(zeros_like(angle), angle)), real(t)]
-
-
-_slogdet_p: Primitive = Primitive(
-    "slogdet",
-    impl=_slogdet_impl,
-    shape=_slogdet_shape,
-    jvp=_slogdet_jvp,
-    transpose=NotLinear(),
-    batch=batch_leading(lambda *args: _slogdet_p.bind(*args)),
-    lower=Inline(_slogdet_value),
-    multiple_results=True,
-    samples=lambda rng: [(args[:3], {}) for args, params in _factored_samples(rng) if not params["transpose"]],
-)
-
-
-def slogdet(a: Any) -> tuple[Any, Any]:
-    """Sign (of modulus 1; 0 if singular) and logarithm of the modulus of the determinants."""
-    check_matrices("slogdet", aval_of(a), square=True)
-    sign, logarithm = _slogdet_p.bind(*factored(a))
-    return sign, logarithm

@@ -152,6 +152,42 @@ def test_second_derivative_of_singular_determinants() -> None:
     np.testing.assert_allclose(fg.jvp(fg.grad(la.det), (x,), (v,))[1], wanted, atol=1e-6)
 
 
+def minors_of_two(x: Any) -> Any:
+    """The second derivative of the determinant: signed minors without two rows and two columns."""
+    n = len(x)
+    out = np.zeros((n,) * 4, x.dtype)
+    for i, j, k, l in np.ndindex(out.shape):
+        if i != k and j != l:
+            minor = np.delete(np.delete(x, [i, k], 0), [j, l], 1)
+            out[i, j, k, l] = (-1) ** (i + j + k + l) * (1 if (i < k) == (j < l) else -1) * la.det(minor)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("n", "rank"), [(4, 4), (4, 3), (4, 2), (4, 1), (4, 0), (5, 4), (5, 3), (5, 1), (6, 4), (6, 2)]
+)
+@pytest.mark.parametrize("kind", ["product", "zero columns", "complex"])
+def test_second_derivative_of_larger_singular_determinants(n: int, rank: int, kind: str, rng: Any) -> None:
+    x = rng.normal(size=(n, n))
+    if kind == "zero columns":
+        x[:, rank:] = 0
+    else:
+        x = rng.normal(size=(n, rank)) @ rng.normal(size=(rank, n))
+    if kind == "complex":
+        x = x + 1j * (rng.normal(size=(n, rank)) @ x[:rank])
+    wanted = minors_of_two(x)
+    for hessian in (
+        fg.jacfwd(fg.jacrev(la.det, holomorphic=kind == "complex"), holomorphic=kind == "complex"),
+        fg.jacrev(fg.jacfwd(la.det, holomorphic=kind == "complex"), holomorphic=kind == "complex"),
+    ):
+        np.testing.assert_allclose(hessian(x), wanted, atol=1e-9)
+        np.testing.assert_allclose(fg.jit(hessian)(x), wanted, atol=1e-9)
+    if kind == "product":
+        stack = np.stack([x, x.T, np.eye(n)])
+        wanted = np.stack([minors_of_two(y) for y in stack])
+        np.testing.assert_allclose(fg.jit(fg.vmap(hessian))(stack), wanted, atol=1e-9)
+
+
 # failures -----------------------------------------------------------------------------------------------------------
 
 

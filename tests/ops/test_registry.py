@@ -35,6 +35,7 @@ for _module in pkgutil.iter_modules(funcgrad.ops.__path__, "funcgrad.ops."):
 CONSTANT_OPERANDS = {
     "polygamma": {0},
     "linear_solve": {0, 1},
+    "cofactors": {0, 1},
     "det": {0, 1},
     "slogdet": {0, 1},
     "sylvester": {0, 1, 2, 3, 4, 5},
