@@ -1,12 +1,12 @@
 """Reverse mode through loops of unknown length, in memory that does not grow with the number of steps.
 
 A while loop that is linear in some of its carries (the tangents) runs backwards through the states of the others. These
-are kept as snapshots in ``SLOTS`` slots: at first every state; when the slots are full, every other one goes and the
-spacing doubles. Then the segments between snapshots are gone through backwards, each run again from its snapshot into
-slots of its own, down to single steps. Two such levels below the first reach about ``SLOTS**3 / 2`` steps, in which a
-step is computed at most four times; beyond, the last segments are longer than one step and their states are recomputed
-one by one. The loop's parameter ``checkpoint`` sets other numbers of slots and levels. All of it is written with loops
-and branches, so that it compiles, nests and batches as these do.
+are kept as snapshots in ``SLOTS`` slots, or in as many as take ``SMALL`` bytes: at first every state; when the slots
+are full, every other one goes and the spacing doubles. Then the segments between snapshots are gone through backwards,
+each run again from its snapshot into slots of its own, down to single steps. Two such levels below the first reach
+about ``slots**3 / 2`` steps, in which a step is computed at most four times; beyond, the last segments are longer than
+one step and their states are recomputed one by one. The loop's parameter ``checkpoint`` sets other numbers of slots and
+levels. All of it is written with loops and branches, so that it compiles, nests and batches as these do.
 
 Batched, the loop is batched (``control.loop``) and not this algorithm, so that all examples share the counters.
 """
@@ -48,6 +48,8 @@ __all__ = ["FEW_SLOTS", "SLOTS", "backward", "backward_avals", "backward_nonzero
 
 SLOTS = 64
 """Snapshots per level; even."""
+SMALL = 1 << 14
+"""Bytes per level. (They are cleared at every call, which is what keeps them from being more: 0.5 µs.)"""
 LEVELS = 3
 FEW_SLOTS = (8, 6)
 """Slots and levels of ``checkpoint=True``: a quarter of the memory; they reach 131072 steps."""
@@ -144,6 +146,11 @@ def _ceil_divide(n: Any, k: Any) -> Any:
     return floor_divide(add(n, sub(k, _i(1))), k)
 
 
+def _slots_for(avals: Sequence[ShapedArray]) -> int:
+    """`SLOTS`, or as many small states as take `SMALL` bytes: the more slots, the less is computed again."""
+    return max(SLOTS, SMALL // max(sum([a.nbytes for a in avals]), 8) // 2 * 2)
+
+
 # the algorithm ------------------------------------------------------------------------------------------------------
 
 
@@ -180,8 +187,8 @@ def backward(
     inputs = [*range(cond_nconsts), *[cond_nconsts + k for k in known]]
     condition_jaxpr = select_program(cond_jaxpr, inputs, cond_jaxpr.jaxpr.outvars)
     step_jaxpr = known_step(body_jaxpr, linear, body_nconsts)
-    machine = _Machine(while_p, *(checkpoint or (SLOTS, LEVELS)))
     avals = [aval_of(x).strong() for x in init]
+    machine = _Machine(while_p, *(checkpoint or (_slots_for(avals), LEVELS)))
 
     def step(state: Values) -> list[Any]:
         return call_jaxpr(step_jaxpr)(*consts, *state)
