@@ -155,7 +155,15 @@ def nans(enable: bool = True) -> Any:
 
 
 def infs(enable: bool = True) -> Any:
-    """As `nans`, of infinities: ``funcgrad.config.update("debug_infs", True)``, ``FUNCGRAD_DEBUG_INFS=1``."""
+    """As `nans`, of infinities: ``funcgrad.config.update("debug_infs", True)``, ``FUNCGRAD_DEBUG_INFS=1``.
+
+    >>> from funcgrad import jit
+    >>> with infs():
+    ...     jit(lambda x: 1 / x)(0.0)
+    Traceback (most recent call last):
+        ...
+    funcgrad.errors.NonFiniteError: an infinity in the result of <lambda>...: made by div at ...
+    """
     return _switched("debug_infs", enable)
 
 
