@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import tree
+from ..control.derived import ValueOfEffectError
 from ..core.primitive import ZERO, Primitive
 from ..core.trace import EVAL, STATE, Source, Trace, Tracer, is_inside, user_source, watch_values
 from ..errors import FuncgradError, NonFiniteError
@@ -205,6 +206,11 @@ def _blame_call(
     try:
         with _nobody_watching():
             found = find_origin(test, traced.jaxpr, leaves)
+    except ValueOfEffectError as error:
+        raise NonFiniteError(
+            f"{head}. Its origin cannot be sought by running it again: {error.where} gives a value that may be another "
+            "the next time."
+        ) from None
     except FuncgradError as error:
         raise NonFiniteError(f"{head}. Its origin cannot be sought by running it again: {error}") from None
     if isinstance(found, Input):
