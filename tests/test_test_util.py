@@ -120,3 +120,8 @@ def test_jax_takes_the_same() -> None:
         if name == "numbers":
             theirs.check_grads(lambda x, y: x**3 * jnp.sin(y), args, 2)
             test_util.check_grads(f, args, 2)
+
+
+def test_results_whose_dtype_depends_on_values() -> None:
+    """Eagerly the root of this matrix is real; traced, it is complex."""
+    check_grads(fg.scipy.linalg.sqrtm, (np.array([[3.0, 2.0], [0.0, 5.0]]),), order=2)

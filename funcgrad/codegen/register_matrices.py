@@ -43,6 +43,11 @@ class _Arithmetic:
     def same(self, x: str, k: int) -> str:
         return str(self.w.scalar("eq", [x, self.integer(k)], [_INT32, _INT32], _BOOL))
 
+    def unless_zero(self, x: str) -> str:
+        """``x``, or 1 for 0: below a pivot that is zero there are zeros, which stay."""
+        zero, one = (str(self.w.constant(self.dtype.type(k), self.dtype)) for k in (0, 1))
+        return self.select(str(self.w.scalar("eq", [x, zero], [self.dtype, self.dtype], _BOOL)), one, x)
+
     def without(self, x: str, y: str, z: str) -> str:
         """``x - y * z``."""
         return self("sub", x, self("mul", y, z))
@@ -82,8 +87,9 @@ def _lu(w: Any, eqn: Any, args: Sequence[Elements]) -> list[Elements]:
             first, second = order[j], order[i]
             order[j] = do.select(chosen, second, first, _INT32)
             order[i] = do.select(chosen, first, second, _INT32)
+        pivot = do.unless_zero(a[j][j])
         for i in range(j + 1, m):
-            factor = do("div", a[i][j], a[j][j])
+            factor = do("div", a[i][j], pivot)
             a[i][j] = factor
             for k in range(j + 1, n):
                 a[i][k] = do.without(a[i][k], factor, a[j][k])

@@ -43,8 +43,6 @@ class Writer:
         return name
 
 
-Template = Callable[..., str]
-
 _ALIAS = {"logistic": "sigmoid", "erf_inv": "erfinv"}
 _OPERATORS = {"add": "+", "sub": "-", "mul": "*"}
 

@@ -24,6 +24,7 @@ from ..ops.reduce import argmax
 from ..ops.structural import broadcast_in_dim, reshape, shape_of
 from ..transforms.derive import quiet
 from ..transforms.flat import FlatFunction, check_arguments, check_callable, own_all, wraps
+from .batched_effects import set_extraction
 from .call import jit_p
 from .check import CODE, Error, Site, check_p
 from .check_rules import KINDS, Found, picked
@@ -33,7 +34,6 @@ from .custom import custom_p, with_leading_results
 from .derived import call_jaxpr, closed_over, per_jaxpr, per_jaxprs, without_constants
 from .loop import while_p
 from .scan import scan_p
-from .splitting import set_splitter
 
 __all__ = ["checkify"]
 
@@ -359,8 +359,8 @@ _RULES: dict[Primitive, Callable[..., Sequence[Any]]] = {
 }
 
 
-def _splitter(primitive: Primitive, params: dict[str, Any]) -> Callable[..., Any] | None:
-    """See ``control.splitting``."""
+def _extraction(primitive: Primitive, params: dict[str, Any]) -> Callable[..., Any] | None:
+    """See ``control.batched_effects``."""
     if not any([_owns_checks(e) for j in subjaxprs(params) for e in j.eqns]):
         return None
 
@@ -373,7 +373,7 @@ def _splitter(primitive: Primitive, params: dict[str, Any]) -> Callable[..., Any
     return run
 
 
-set_splitter(_splitter)
+set_extraction(_extraction)
 
 
 # for users ------------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from ..transforms.batch import batch_subtrace, move_batch
 from ..transforms.flat import argument_name, check_callable
 from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linear_function, linearize_flat
+from .batched_effects import refuse_io, without_checks
 from .body import (
     Body,
     cast_hint,
@@ -39,7 +40,6 @@ from .body import (
 )
 from .derived import call_jaxpr, grown, live_jaxpr, per_jaxprs
 from .interpret import execute, interpreter, typed_results
-from .splitting import refuse_io, without_checks
 
 __all__ = ["Slots", "cond", "cond_p", "switch", "with_slots"]
 

@@ -25,6 +25,7 @@ from ..transforms.linear import linear_function, linearize_flat
 
 __all__ = [
     "Linearized",
+    "ValueOfEffectError",
     "batched_jaxpr",
     "call_jaxpr",
     "clear_derived",
@@ -204,12 +205,23 @@ def select_program(
     return part if effects else silent(part)
 
 
+class ValueOfEffectError(FuncgradError):
+    """A program is to be run once more that has a value from an effect; ``where`` names that."""
+
+    def __init__(self, eqn: Eqn) -> None:
+        self.where = f"{eqn.primitive} at {eqn.source}"
+        super().__init__(
+            f"{self.where} gives a value inside a loop that this derivative runs more than once: it would be called "
+            "again and may answer otherwise. Call it before the loop, or write the loop with scan (without checkpoint)."
+        )
+
+
 @per_jaxpr
 def silent(closed: ClosedJaxpr) -> ClosedJaxpr:
     """The program without its effects, to compute its values once more; the same object where it has none.
 
     Raises:
-        FuncgradError: a value comes from an effect, so that it cannot be had twice.
+        ValueOfEffectError: a value comes from an effect, so that it cannot be had twice.
     """
     jaxpr = closed.jaxpr
     if not any(map(has_effect, jaxpr.eqns)):
@@ -222,11 +234,7 @@ def silent_eqn(eqn: Eqn) -> Eqn:
     if not has_effect(eqn):
         return eqn
     if eqn.primitive.has_effect:
-        raise FuncgradError(
-            f"{eqn.primitive} at {eqn.source} gives a value inside a loop that this derivative runs more than once: "
-            "it would be called again and may answer otherwise. Call it before the loop, or write the loop with scan "
-            "(without checkpoint)."
-        )
+        raise ValueOfEffectError(eqn)
     params = {
         k: silent(v) if isinstance(v, ClosedJaxpr)
         else tuple([silent(x) if isinstance(x, ClosedJaxpr) else x for x in v]) if isinstance(v, tuple) else v

@@ -24,13 +24,13 @@ from ..ops.create import instantiate_zeros
 from ..transforms.batch import batch_subtrace, move_batch
 from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linearize_flat
+from .batched_effects import refuse_io, without_checks
 from .body import same_type
 from .derived import call_jaxpr, grown, linearize_by_running, silent
 from .interpret import execute, handed_over, interpreter, patience, typed_results
 from .loop_programs import batched_loop, jvp_body, linearized, masked_loop, pushed, with_unused_inputs
 from .reverse import backward, backward_avals, backward_nonzero
 from .scan import chosen, linear_carries
-from .splitting import refuse_io, without_checks
 
 __all__ = ["while_p"]
 

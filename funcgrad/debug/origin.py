@@ -194,7 +194,7 @@ def find_origin(test: Test, closed: ClosedJaxpr, args: Sequence[Any]) -> Origin 
     """Where the first result of a program on ``args`` that is meant comes from. Debug callbacks stay silent.
 
     Raises:
-        FuncgradError: an ``io_callback`` gives values, which cannot be had a second time.
+        ValueOfEffectError: an ``io_callback`` gives values, which cannot be had a second time.
     """
     saved = STATE.trace
     STATE.trace = EVAL

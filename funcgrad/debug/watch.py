@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import tree
+from ..control.derived import ValueOfEffectError
 from ..core.primitive import ZERO, Primitive
 from ..core.trace import EVAL, STATE, Source, Trace, Tracer, is_inside, user_source, watch_values
 from ..errors import FuncgradError, NonFiniteError
@@ -155,7 +156,15 @@ def nans(enable: bool = True) -> Any:
 
 
 def infs(enable: bool = True) -> Any:
-    """As `nans`, of infinities: ``funcgrad.config.update("debug_infs", True)``, ``FUNCGRAD_DEBUG_INFS=1``."""
+    """As `nans`, of infinities: ``funcgrad.config.update("debug_infs", True)``, ``FUNCGRAD_DEBUG_INFS=1``.
+
+    >>> from funcgrad import jit
+    >>> with infs():
+    ...     jit(lambda x: 1 / x)(0.0)
+    Traceback (most recent call last):
+        ...
+    funcgrad.errors.NonFiniteError: an infinity in the result of <lambda>...: made by div at ...
+    """
     return _switched("debug_infs", enable)
 
 
@@ -197,6 +206,11 @@ def _blame_call(
     try:
         with _nobody_watching():
             found = find_origin(test, traced.jaxpr, leaves)
+    except ValueOfEffectError as error:
+        raise NonFiniteError(
+            f"{head}. Its origin cannot be sought by running it again: {error.where} gives a value that may be another "
+            "the next time."
+        ) from None
     except FuncgradError as error:
         raise NonFiniteError(f"{head}. Its origin cannot be sought by running it again: {error}") from None
     if isinstance(found, Input):

@@ -376,8 +376,6 @@ class Grouper:
             if readers[first] and self._may_join(group, self.groups[first]):
                 self._join(group, self.groups[first])
                 moved[group.number] = first
-                self.readers[first] = {**readers, **self.readers.get(first, {})}
-                self.readers[first].pop(first)
 
     def _may_join(self, group: Group, target: Group) -> bool:
         plain = group.call is None and group.axes is None and not group.sequential and group.number not in self.pinned
@@ -394,9 +392,8 @@ class Grouper:
     def _join(self, group: Group, target: Group) -> None:
         for value in group.members:
             value.group = target.number
-        for value in self.claims.pop(group.number, ()):
+        for value in self.claims.get(group.number, ()):
             value.claimed = target.number
-            self.claims.setdefault(target.number, []).append(value)
         target.members = sorted([*group.members, *target.members], key=lambda m: m.index)
         group.members = []
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..control.iterate import while_loop
 from ..core.avals import aval_of
-from ..ops.dynamic import dynamic_slice, dynamic_update_slice
+from ..ops.dynamic import dynamic_update_slice
 from ..ops.elementwise import shift_left, shift_right
 from ..ops.promotion import as_dtype
 from ..ops.structural import reshape, shape_of
@@ -29,9 +29,7 @@ _INT = np.dtype(np.int64)
 
 
 def _row(x: Any, k: Any) -> Any:
-    shape = shape_of(x)
-    window = dynamic_slice(x, [k, *[_INT.type(0)] * (len(shape) - 1)], (1, *shape[1:]))
-    return reshape(window, shape[1:])
+    return read((x,), k)[0]
 
 
 def pull(

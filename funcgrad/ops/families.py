@@ -18,7 +18,7 @@ from ..core.lowering import Scalar
 from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, Primitive, ZeroDerivative, not_linear
 from .structural import broadcast_to, expand_dims, moveaxis, shape_of, unbroadcast
 
-__all__ = ["batch_elementwise", "binary", "broadcast_shapes", "elementwise", "nullary_jvp", "predicate", "unary"]
+__all__ = ["batch_elementwise", "binary", "broadcast_shapes", "elementwise", "predicate", "unary"]
 
 Rule = Callable[..., Any]
 _BOOL = np.dtype(np.bool_)
@@ -82,9 +82,6 @@ def _binary_jvp(left: Rule | None, right: Rule | None) -> Rule:
         return total if total is ZERO or shape_of(x) == shape_of(y) else broadcast_to(total, shape_of(out))
 
     return jvp
-
-
-nullary_jvp = ZeroDerivative("it has no operands")
 
 
 def batch_elementwise(name: str) -> Rule:

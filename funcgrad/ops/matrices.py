@@ -23,7 +23,7 @@ from .structural import broadcast_in_dim, expand_dims, shape_of, squeeze, transp
 __all__ = [
     "adjoint", "batch_leading", "broadcast_stacks", "check_matrices", "columns", "conj", "diagonal", "entry",
     "extents", "eye_like", "halved_diagonal", "hermitian_part", "lower_part", "mT", "matmul", "on_diagonal",
-    "real_diagonal", "rows", "scale_columns", "scale_rows", "upper_part",
+    "real_diagonal", "rows", "scale_columns", "scale_rows", "separated", "upper_part",
 ]  # fmt: skip
 
 _INDEX = np.dtype(np.int64)
@@ -180,3 +180,8 @@ def real_diagonal(x: Any) -> Any:
     """The real parts of the diagonals."""
     d = diagonal(x)
     return real(d) if aval_of(d).dtype.kind == "c" else d
+
+
+def separated(rng: np.random.Generator, *shape: int) -> Any:
+    """Matrices whose eigenvalues are real and apart from each other: to try operations on."""
+    return rng.normal(size=shape) / 4 + np.diag(np.arange(1.0, shape[-1] + 1))

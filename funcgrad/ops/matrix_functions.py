@@ -22,7 +22,7 @@ from ..core.lowering import Host
 from ..core.primitive import ZERO, Linear, NotLinear, Primitive
 from .create import zeros_like
 from .elementwise import convert_element_type
-from .matrices import batch_leading, check_matrices, columns, extents, mT, rows
+from .matrices import batch_leading, check_matrices, columns, extents, mT, rows, separated
 from .shape import concatenate
 from .structural import bind_checked, shape_of
 from .sylvester import complex_dtype, each_matrix
@@ -57,10 +57,6 @@ def _value_jvp(primals: Any, tangents: Any, out: Any, **params: Any) -> Any:
     return derivative_p.bind(_complex(primals[0]), _complex(tangents[0]), **params)
 
 
-def _separated(rng: np.random.Generator, *shape: int) -> Any:
-    return rng.normal(size=shape) / 4 + np.diag(np.arange(1.0, shape[-1] + 1))
-
-
 _FUNCTIONS: list[dict[str, Any]] = [
     {"function": "logm", "exponent": None},
     {"function": "power", "exponent": 0.3},
@@ -75,7 +71,7 @@ matrix_function_p: Primitive = Primitive(
     transpose=NotLinear(),
     batch=batch_leading(lambda a, **params: matrix_function_p.bind(a, **params)),
     lower=Host("SciPy's logarithms and powers of matrices are written in Python"),
-    samples=lambda rng: [((_separated(rng, *s),), p) for s in [(3, 3), (1, 1), (2, 2, 2), (0, 0)] for p in _FUNCTIONS],
+    samples=lambda rng: [((separated(rng, *s),), p) for s in [(3, 3), (1, 1), (2, 2, 2), (0, 0)] for p in _FUNCTIONS],
 )
 
 
@@ -140,7 +136,7 @@ derivative_p: Primitive = Primitive(
     batch=batch_leading(lambda *args, **params: derivative_p.bind(*args, **params)),
     lower=Host("SciPy's logarithms and powers of matrices are written in Python"),
     samples=lambda rng: [
-        ((_separated(rng, *s) + 0j, rng.normal(size=s) + 0.5j * rng.normal(size=s)), p)
+        ((separated(rng, *s) + 0j, rng.normal(size=s) + 0.5j * rng.normal(size=s)), p)
         for s in [(3, 3), (1, 1), (2, 2, 2), (0, 0)]
         for p in _FUNCTIONS
     ],

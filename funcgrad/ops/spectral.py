@@ -42,6 +42,7 @@ from .matrices import (
     rows,
     scale_columns,
     scale_rows,
+    separated,
 )
 from .reduce import reduce_max
 from .shape import concatenate
@@ -354,10 +355,6 @@ def _eig_jvp(primals: Any, tangents: Any, out: Any) -> Any:
     return [diagonal(turned), sub(dv, scale_columns(v, lengthened))]
 
 
-def _separated(rng: np.random.Generator, *shape: int) -> Any:
-    return rng.normal(size=shape) / 4 + np.diag(np.arange(1.0, shape[-1] + 1))
-
-
 eig_p: Primitive = Primitive(
     "eig",
     impl=_eig_impl,
@@ -367,7 +364,7 @@ eig_p: Primitive = Primitive(
     batch=batch_leading(lambda a: eig_p.bind(a)),
     lower=Library("eig", operands=("columns",), results=("rows", "columns")),
     multiple_results=True,
-    samples=lambda rng: [((_separated(rng, *s),), {}) for s in [(3, 3), (1, 1), (2, 2, 2), (0, 0)]],
+    samples=lambda rng: [((separated(rng, *s),), {}) for s in [(3, 3), (1, 1), (2, 2, 2), (0, 0)]],
 )
 
 
@@ -384,7 +381,7 @@ eigvals_p: Primitive = Primitive(
     transpose=NotLinear(),
     batch=batch_leading(lambda a: eigvals_p.bind(a)),
     lower=Library("eigvals", operands=("columns",), results=("rows",)),
-    samples=lambda rng: [((_separated(rng, *s),), {}) for s in [(3, 3), (1, 1), (2, 2, 2), (0, 2, 2)]],
+    samples=lambda rng: [((separated(rng, *s),), {}) for s in [(3, 3), (1, 1), (2, 2, 2), (0, 2, 2)]],
 )
 
 

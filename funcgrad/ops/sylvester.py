@@ -17,7 +17,7 @@ from ..core.avals import ShapedArray, aval_of
 from ..core.lowering import Host, Inline, Library
 from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, Primitive
 from .elementwise import convert_element_type, neg
-from .matrices import adjoint, batch_leading, broadcast_stacks, check_matrices, conj, matmul, mT
+from .matrices import adjoint, batch_leading, broadcast_stacks, check_matrices, conj, matmul, mT, separated
 from .stop import stop_gradient
 from .structural import bind_checked, shape_of
 
@@ -59,10 +59,6 @@ def _schur_impl(a: Any) -> tuple[Any, Any]:
     return t, z
 
 
-def _separated(rng: np.random.Generator, *shape: int) -> Any:
-    return rng.normal(size=shape) / 4 + np.diag(np.arange(1.0, shape[-1] + 1))
-
-
 schur_p: Primitive = Primitive(
     "schur",
     impl=_schur_impl,
@@ -75,7 +71,7 @@ schur_p: Primitive = Primitive(
     batch=batch_leading(lambda a: schur_p.bind(a)),
     lower=Library("schur", operands=("columns",), results=("columns", "columns"), overwrites=((0, 0),)),
     multiple_results=True,
-    samples=lambda rng: [((_separated(rng, *s),), {}) for s in [(3, 3), (1, 1), (2, 4, 4), (0, 0), (0, 2, 2)]],
+    samples=lambda rng: [((separated(rng, *s),), {}) for s in [(3, 3), (1, 1), (2, 4, 4), (0, 0), (0, 2, 2)]],
 )
 
 
@@ -122,7 +118,7 @@ def _trsyl_impl(a: Any, b: Any, c: Any, *, adjoint: bool) -> Any:
 def _trsyl_samples(rng: np.random.Generator) -> list[Any]:
     rows = []
     for s, m, n in [((), 3, 2), ((), 1, 1), ((2,), 2, 4), ((), 0, 2), ((0,), 2, 2)]:
-        a, b = (np.triu(_separated(rng, *s, k, k)) for k in (m, n))
+        a, b = (np.triu(separated(rng, *s, k, k)) for k in (m, n))
         rows += [((a, b, rng.normal(size=(*s, m, n))), {"adjoint": f}) for f in (False, True)]
     return rows
 
@@ -179,7 +175,7 @@ def _sylvester_transpose(ct: Any, *operands: Any, transpose: bool) -> Any:
 def _sylvester_samples(rng: np.random.Generator) -> list[Any]:
     rows = []
     for s, m, n in [((), 3, 2), ((), 1, 1), ((2,), 2, 3), ((), 0, 2)]:
-        a, b = _separated(rng, *s, m, m), _separated(rng, *s, n, n)
+        a, b = separated(rng, *s, m, m), separated(rng, *s, n, n)
         factors = *_schur_impl(a), *_schur_impl(b)
         rows += [((a, b, *factors, rng.normal(size=(*s, m, n))), {"transpose": t}) for t in (False, True)]
     return rows
@@ -241,7 +237,7 @@ sqrtm_p: Primitive = Primitive(
     transpose=NotLinear(),
     batch=batch_leading(lambda a: sqrtm_p.bind(a)),
     lower=Host("SciPy's square root of a triangular matrix has no C interface; the derivative runs LAPACK"),
-    samples=lambda rng: [((_separated(rng, *s),), {}) for s in [(3, 3), (1, 1), (2, 2, 2), (0, 0)]],
+    samples=lambda rng: [((separated(rng, *s),), {}) for s in [(3, 3), (1, 1), (2, 2, 2), (0, 0)]],
 )
 
 

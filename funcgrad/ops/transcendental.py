@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..core.avals import aval_of
-from .elementwise import eq, mul_no_nan, select
+from ..core.trace import Tracer
+from .elementwise import bitwise_and, eq, mul_no_nan, select
 from .families import binary, unary
 
 _SQRT_PI = math.sqrt(math.pi)
@@ -105,7 +106,12 @@ polygamma_p = binary(
 def _pow_base_jvp(t: Any, z: Any, x: Any, y: Any) -> Any:
     # y * x**(y-1), with the exponent 0 giving 0 also at x = 0
     zero, one = aval_of(z).dtype.type(0), aval_of(z).dtype.type(1)
-    return mul_no_nan(t, y * pow_(x, select(eq(y, zero), one, y - 1)))
+    lower = y - 1
+    if not isinstance(y, Tracer):
+        return mul_no_nan(t, y * pow_(x, select(eq(y, zero), one, lower)))
+    # Where y may be differentiated too, the factor beside 0 counts: it is 1/x.
+    undefined = bitwise_and(eq(x, zero), eq(y, zero))
+    return mul_no_nan(t, mul_no_nan(y, pow_(x, select(undefined, one, lower))))
 
 
 def _pow_exponent_jvp(t: Any, z: Any, x: Any, y: Any) -> Any:

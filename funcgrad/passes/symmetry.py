@@ -237,6 +237,8 @@ def _result_sign(eqn: Eqn, twins: list[Twin]) -> tuple[bool, bool] | None:
     if all(t.exact and not t.negative for t in twins):
         return False, True
     signs = [t.negative for t in twins]
+    if name == "abs" and eqn.invars[0].aval.dtype.kind == "u":
+        return None  # the difference the other way round is no negative number
     if name in _TO_POSITIVE or (name == "mul" and eqn.invars[0] is eqn.invars[1]):
         return False, True
     if name in ("mul", "mul_no_nan"):

@@ -65,9 +65,6 @@ class _Vectors:
         function = self.function(f"llvm.masked.store.{self.name}.p0", self.ir.VoidType(), kinds)
         self.b.call(function, [value, self.pointer(address), kinds[2](self.size), mask])
 
-    def store_all(self, address: Any, value: Any) -> None:
-        self.b.store(value, self.pointer(address), align=self.size)
-
     def element(self, address: Any) -> Any:
         """One element from memory in all lanes."""
         return self.splat(self.b.load(self.pointer(address), typ=self.scalar))

@@ -166,3 +166,19 @@ def test_singular_systems_are_not_finite() -> None:
         lambda x: lax.scan(lambda c, t: (c, np.linalg.solve(t * np.ones((2, 2)), np.array([1.0, 2.0]))), 0.0, x)[1]
     )
     assert not np.isfinite(f(np.ones(3))).any()
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_zero_pivot_leaves_zeros_below_it(n: int) -> None:
+    def f(a: Any) -> Any:
+        def body(c: Any, t: Any) -> Any:
+            sign, size = np.linalg.slogdet(a * t)
+            return c + sign, (size, fg.scipy.linalg.lu_factor(a * t)[0])
+
+        return lax.scan(body, 0.0, np.arange(1.0, N))
+
+    first_column_zero = np.arange(float(n * n)).reshape(n, n) ** 2
+    first_column_zero[:, 0] = 0.0
+    for a in (np.zeros((n, n)), first_column_zero):
+        assert calls(f, a) == ["registers"]
+        same(f, a)

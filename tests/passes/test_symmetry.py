@@ -93,6 +93,16 @@ def test_extremes_of_a_symmetric_array() -> None:
         np.testing.assert_array_equal(got, want)
 
 
+def test_differences_of_unsigned_integers_have_no_negative() -> None:
+    def both(x):
+        d = np.abs(difference(x)).astype(float)
+        return np.sum(d, axis=0), np.sum(d, axis=1)
+
+    x = np.array([1, 5, 200, 7, 9], np.uint8)
+    for got, want in zip(fg.jit(both)(x), both(x), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_points_in_space(dtype) -> None:
     """The gradient of a pairwise energy sums over either point, over the coordinates, and back."""

@@ -179,6 +179,17 @@ def test_ties_and_kinks_follow_jax() -> None:
     np.testing.assert_array_equal(fg.grad(np.max)(np.array([1.0, 3.0, 3.0])), [0, 0.5, 0.5])
 
 
+def test_power_at_exponent_zero() -> None:
+    """d/dx x**y is 0 there, also at x = 0; its derivative in y is 1/x."""
+    power = lambda x, y: x**y  # noqa: E731
+    for over in (lambda f: f, fg.jit):
+        mixed = [over(fg.grad(fg.grad(power, k), 1 - k))(4.0, 0.0) for k in (0, 1)]
+        np.testing.assert_allclose(mixed, [0.25, 0.25])
+        with np.errstate(all="raise"):
+            np.testing.assert_array_equal(over(fg.vmap(fg.grad(power)))(np.array([0.0, -1.0]), np.zeros(2)), 0.0)
+    fg.test_util.check_grads(power, (np.array([0.5, 2.0, 3.0]), np.array([0.0, 1.0, -1.0])), order=2)
+
+
 def test_checkpoint_changes_nothing(rng) -> None:
     x, v = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
     f = fg.checkpoint(program)

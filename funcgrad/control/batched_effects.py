@@ -2,7 +2,7 @@
 
 A branch that a batched ``cond`` computes and throws away, or a step that a batched ``while`` takes for examples that
 have finished, must not fail a check. So what owns checks is first made a function of its operands that returns them
-(``control.checkify``, which says how: ``set_splitter``), and batched then. What is read and written there cannot be
+(``control.checkify``, which says how: ``set_extraction``), and batched then. What is read and written there cannot be
 taken back, so that ``io_callback`` is refused.
 """
 
@@ -15,20 +15,20 @@ from ..core.jaxpr import ClosedJaxpr, Eqn, subjaxprs
 from ..core.primitive import Primitive
 from .callback import io_callback_p
 
-__all__ = ["Splitter", "refuse_io", "set_splitter", "without_checks"]
+__all__ = ["Extraction", "refuse_io", "set_extraction", "without_checks"]
 
-Splitter = Callable[[Primitive, dict[str, Any]], "Callable[..., Any] | None"]
-_splitter: Splitter | None = None
+Extraction = Callable[[Primitive, dict[str, Any]], "Callable[..., Any] | None"]
+_extraction: Extraction | None = None
 
 
-def set_splitter(splitter: Splitter) -> None:
-    global _splitter
-    _splitter = splitter
+def set_extraction(extraction: Extraction) -> None:
+    global _extraction
+    _extraction = extraction
 
 
 def without_checks(primitive: Primitive, params: dict[str, Any]) -> Callable[..., Any] | None:
     """What the primitive does, with the checks that it owns behind it; None if it owns none."""
-    return None if _splitter is None else _splitter(primitive, params)
+    return None if _extraction is None else _extraction(primitive, params)
 
 
 def refuse_io(programs: Sequence[ClosedJaxpr], what: str, when: str) -> None:
