@@ -548,3 +548,40 @@ def test_linear_call() -> None:
 
 def loss_of(s, x):
     return np.sum((x[None] / s[:, None]) ** 2)
+
+
+DOUBLE = np.array([1, 0, 3])
+OPERANDS = {
+    "mask": (lambda x, t: t * (x > 0), lambda x: (x > 0) * 1.0),
+    "integers": (lambda x, t: t * DOUBLE, lambda x: DOUBLE),
+    "an integer": (lambda x, t: np.int32(3) * t - t * True, lambda x: 2.0 + 0 * x),
+    "float32": (lambda x, t: t * np.float32(0.5), lambda x: 0.5 + 0 * x),
+    "a list": (lambda x, t: t * [1.0, 0.0, 3.0], lambda x: DOUBLE),
+    "sum": (lambda x, t: sum([t, t]), lambda x: 2.0 + 0 * x),
+    "zeros": (lambda x, t: t + np.zeros(3, int) - 0, lambda x: 1.0 + 0 * x),
+}
+
+
+@pytest.mark.parametrize("name", OPERANDS)
+def test_rules_promote_as_numpy_does(name: str) -> None:
+    """Tangents that are recorded take operands of any dtype, as those that are arrays do."""
+    rule, slope = OPERANDS[name]
+    forward = fg.custom_jvp(lambda x: x)
+    forward.defjvp(lambda primals, tangents: (primals[0], rule(primals[0], tangents[0])))
+    backward = fg.custom_vjp(lambda x: x)
+    backward.defvjp(lambda x: (x, x), lambda x, ct: (rule(x, ct),))
+    for f in (forward, backward):
+        for derivative in (fg.jacfwd(f), fg.jacrev(f), fg.jit(fg.jacfwd(f)), fg.jit(fg.jacrev(f))):
+            assert_same(derivative(V), np.diag(1.0 * slope(V)))
+
+
+def test_rules_do_not_write_to_tangents() -> None:
+    def rule(primals, tangents):
+        (t,) = tangents
+        t[0] = 0.0
+        return primals[0], t
+
+    f = fg.custom_jvp(lambda x: x)
+    f.defjvp(rule)
+    with pytest.raises(TypeError, match=r"cannot write to a tangent.*funcgrad\.at\(t\)\[i\]\.set"):
+        fg.jacrev(f)(V)
