@@ -22,7 +22,7 @@ from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Var
 from ..core.lowering import Call, Inline
 from ..core.primitive import Primitive
 from ..core.staging import stage
-from ..core.trace import EVAL, STATE, Source, evaluate
+from ..core.trace import EVAL, STATE, Source, acts_for_source, evaluate
 
 __all__ = ["Input", "Origin", "Test", "Walk", "find_origin", "summary"]
 
@@ -104,7 +104,7 @@ class Walk:
         elif isinstance(lower, Call) and isinstance(params["jaxpr"], ClosedJaxpr):
             found = self.program(params["jaxpr"], args)
         elif isinstance(lower, Inline):
-            found = self.program(_expansion(primitive, lower, args, params), args)
+            found = self.program(_expansion(primitive, lower, args, params, source), args)
             if isinstance(found, Origin) and found.source is None:
                 found = replace(found, source=source)
         if isinstance(found, Origin):
@@ -182,12 +182,22 @@ def _typed(a: Any) -> Any:
     return a.value if a.aval.weak_type else a.aval.dtype.type(a.value)
 
 
-def _expansion(primitive: Primitive, lower: Inline, args: Sequence[Any], params: dict[str, Any]) -> ClosedJaxpr:
+@acts_for_source
+def _expansion(
+    primitive: Primitive, lower: Inline, args: Sequence[Any], params: dict[str, Any], source: Source | None
+) -> ClosedJaxpr:
+    """What an operation at ``source`` is expanded to."""
+
     def expand(*xs: Any) -> list[Any]:
         out = lower.fun(*xs, **params)
         return list(out) if primitive.multiple_results else [out]
 
-    return stage(expand, [aval_of(x) for x in args], primitive.name)
+    asked = STATE.source
+    STATE.source = source
+    try:
+        return stage(expand, [aval_of(x) for x in args], primitive.name)
+    finally:
+        STATE.source = asked
 
 
 def find_origin(test: Test, closed: ClosedJaxpr, args: Sequence[Any]) -> Origin | Input | None:
