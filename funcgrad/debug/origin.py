@@ -125,7 +125,10 @@ class Walk:
     def _results(self, eqn: Eqn, values: Sequence[Any]) -> Sequence[Any]:
         if isinstance(eqn.primitive.lower, Call) and isinstance(eqn.params["jaxpr"], ClosedJaxpr):
             return self._call(eqn.params["jaxpr"], values)
-        out = evaluate(eqn.primitive, tuple(values), eqn.params)
+        try:
+            out = evaluate(eqn.primitive, tuple(values), eqn.params)
+        except np.linalg.LinAlgError:  # where a compiled program gives NaN
+            return [_unknown(v) for v in eqn.outvars]
         return list(out) if eqn.primitive.multiple_results else [out]
 
     def _call(self, closed: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
@@ -176,6 +179,11 @@ class Walk:
                 return self._step("while loop", k, line, body_jaxpr, [*consts, *carry])
             carry, k = outs, k + 1
         return None
+
+
+def _unknown(v: Var) -> Any:
+    aval = v.aval
+    return np.full(aval.shape, np.nan if aval.dtype.kind in "fc" else 0, aval.dtype)[()]
 
 
 def _typed(a: Any) -> Any:

@@ -174,6 +174,25 @@ def test_loops_that_a_derivative_runs_again_keep_their_lines() -> None:
     assert {line.line for _, _, line in origin.steps if line is not None} == {line_of("while loop")}
 
 
+@pytest.mark.parametrize(
+    "name, x, steps",
+    [("cholesky", -np.eye(2), []), ("inv", np.zeros((2, 2)), []), ("in a scan", np.eye(2), [2])],
+)
+def test_factorisations_that_numpy_refuses(name: str, x: Any, steps: list[int]) -> None:
+    """Compiled they give NaN, un-jitted, as when the origin is sought, they raise LinAlgError."""
+
+    def shifted(a: Any) -> Any:
+        return lax.scan(lambda c, _: (c - 0.5 * np.eye(2), np.linalg.cholesky(c)), a, None, 4)[1]
+
+    fun = {"cholesky": np.linalg.cholesky, "inv": np.linalg.inv, "in a scan": shifted}[name]
+    with fg.debug_nans(), pytest.raises(NonFiniteError, match="made by") as caught:
+        fg.jit(lambda a: np.sum(fun(a)))(x)
+    origin = caught.value.origin
+    assert isinstance(origin, Origin)
+    assert origin.source is not None and origin.source.filename == __file__
+    assert [k for _, k, _ in origin.steps] == steps
+
+
 def test_the_message_tells_all_that_is_known() -> None:
     with fg.debug_nans(), pytest.raises(NonFiniteError) as caught:
         fg.jit(log_of_negative)(np.array([1.0, 4.0, -0.5]))
