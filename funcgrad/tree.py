@@ -33,7 +33,7 @@ from .tree_registry import (
     register_pytree_with_keys_class,
     register_static,
 )
-from .tree_walk import IsLeaf, first_difference, walk_with_path
+from .tree_walk import AnyLeaf, IsLeaf, first_difference, walk_with_path
 
 __all__ = [
     "DictKey",
@@ -140,7 +140,7 @@ def flatten_up_to(treedef: PyTreeDef, tree: Any, what: str = "the tree") -> list
 def _sample(treedef: PyTreeDef) -> Any:
     """Some tree of the given structure; where a user's class refuses such leaves, the structure itself."""
     try:
-        return treedef.unflatten([0] * treedef.num_leaves)
+        return treedef.unflatten([AnyLeaf()] * treedef.num_leaves)
     except Exception:
         return treedef
 

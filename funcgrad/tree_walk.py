@@ -15,7 +15,7 @@ import optree
 from .tree_path import DictKey, FlattenedIndexKey, GetAttrKey, KeyPath, SequenceKey
 from .tree_registry import NAMESPACE, children_with_keys, flatten_c
 
-__all__ = ["first_difference", "one_level", "walk_with_path"]
+__all__ = ["AnyLeaf", "first_difference", "one_level", "walk_with_path"]
 
 IsLeaf = Callable[[Any], bool] | None
 
@@ -71,7 +71,13 @@ def walk_with_path(tree: Any, is_leaf: IsLeaf = None) -> Iterator[tuple[KeyPath,
                 stack.append(((*path, key), child))
 
 
+class AnyLeaf(int):
+    """Stands for the leaves of a structure of which no more is known."""
+
+
 def _describe(node: Any, level: Level | None) -> str:
+    if type(node) is AnyLeaf:
+        return "a leaf"
     if level is None:
         return f"a leaf of type {type(node).__name__}"
     if node is None:

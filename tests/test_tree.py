@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from funcgrad import tree, tree_util
+from funcgrad import lax, tree, tree_util
 from funcgrad.tree_specialize import LEAF_TYPES, MAX_NODES, specialize
 from tests.tree_classes import Config, Keyed, Layer, Method, Plain, Point, register_in
 from tests.tree_samples import SAMPLES
@@ -514,3 +514,9 @@ def test_specialize_gives_up_on_what_is_too_big_or_deep():
     for _ in range(100):
         deep = [deep]
     assert specialize(tree.structure(deep)) is None
+
+
+def test_leaves_of_a_structure_are_of_no_type() -> None:
+    """The branch returns a float: of that the structure knows nothing, so no type is named."""
+    with pytest.raises(TypeError, match=r"expected a tuple of length 1, found a leaf$"):
+        lax.cond(True, lambda: (1.0,), lambda: 2.0)

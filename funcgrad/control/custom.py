@@ -29,11 +29,14 @@ from ..core.avals import ShapedArray, aval_of
 from ..core.jaxpr import ClosedJaxpr, eval_jaxpr
 from ..core.lowering import Call
 from ..core.primitive import ZERO, Linear, NotLinear, Primitive
+from ..core.snapshot import Snapshots
 from ..core.staging import is_staging, stage
 from ..core.trace import EVAL, STATE
 from ..errors import ConcretizationError, FuncgradError, LeakedTracerError, NonDifferentiableError
 from ..transforms.batch import batch_subtrace, move_batch
-from ..transforms.linear import TangentTracer, linear_function
+from ..transforms.forward import tangent_zeros
+from ..transforms.linear import LinearFunction, TangentTracer, linear_function, linearize_flat
+from ..transforms.linearity import check_linear
 from .derived import batched_jaxpr
 from .linear_call import batched_pull, check_no_offset, linear_call_p
 
@@ -157,12 +160,8 @@ def _linearize_by_jvp(rules: Rules, fixed: Values, xs: Values, active: Sequence[
         return list(tangents)
 
     function, tangents = linear_function(fun, [aval_of(x).strong() for x in itertools.compress(xs, active)])
-    for o in outs:
-        if type(o) is TangentTracer and o._trace is function.trace:
-            raise TypeError(
-                f"the JVP rule of {rules.name} returned a primal result that depends on the tangents; the first of "
-                "the pair that it returns is the value of the function, a function of the primals alone"
-            )
+    if any([type(o) is TangentTracer and o._trace is function.trace for o in outs]):
+        return _linearize_together(rules, fixed, xs, active, function)
     for t, mine in zip(tangents, function.outs, strict=True):
         if mine is None and isinstance(t, (np.ndarray, np.generic, float, complex)) and _nonzero(t):
             raise TypeError(
@@ -181,6 +180,39 @@ def _linearize_by_jvp(rules: Rules, fixed: Values, xs: Values, active: Sequence[
                 "with what depends on the primals alone."
             )
     return outs, lambda *ts: function.apply(list(ts))
+
+
+def _linearize_together(
+    rules: Rules, fixed: Values, xs: Values, active: Sequence[bool], recorded: LinearFunction
+) -> Any:
+    """As `_linearize_by_jvp`, where primals and tangents went together through a loop, a branch or a jitted function.
+
+    What depends on the tangents is told apart by linearizing the rule in them, at zero.
+    """
+    n_outs = 0
+
+    def fun(*ts: Any) -> list[Any]:
+        nonlocal n_outs
+        outs, tangents = rules.jvp(fixed, xs, _spread(ts, active))  # type: ignore[misc]
+        n_outs = len(outs)
+        return [*outs, *tangents]
+
+    zeros = [tangent_zeros(aval_of(x).strong()) for x in itertools.compress(xs, active)]
+    results, function = linearize_flat(fun, zeros, snapshots=Snapshots())
+    if any([o is not None for o in function.outs[:n_outs]]):
+        raise TypeError(
+            f"the JVP rule of {rules.name} returned a primal result that depends on the tangents; the first of "
+            "the pair that it returns is the value of the function, a function of the primals alone"
+        )
+    program, residuals = recorded.to_jaxpr()
+    try:
+        check_linear(program, [k >= len(residuals) for k in range(len(program.jaxpr.invars))], offsets=False)
+    except FuncgradError as error:
+        raise NonDifferentiableError(
+            f"the JVP rule of {rules.name} is not linear in the tangents, so that reverse mode cannot transpose it: "
+            f"{error}"
+        ) from error
+    return results[:n_outs], lambda *ts: function.apply(list(ts))[n_outs:]
 
 
 def _nonzero(t: Any) -> bool:

@@ -22,7 +22,7 @@ from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Var
 from ..core.lowering import Call, Inline
 from ..core.primitive import Primitive
 from ..core.staging import stage
-from ..core.trace import EVAL, STATE, Source, evaluate
+from ..core.trace import EVAL, STATE, Source, acts_for_source, evaluate
 
 __all__ = ["Input", "Origin", "Test", "Walk", "find_origin", "summary"]
 
@@ -104,7 +104,7 @@ class Walk:
         elif isinstance(lower, Call) and isinstance(params["jaxpr"], ClosedJaxpr):
             found = self.program(params["jaxpr"], args)
         elif isinstance(lower, Inline):
-            found = self.program(_expansion(primitive, lower, args, params), args)
+            found = self.program(_expansion(primitive, lower, args, params, source), args)
             if isinstance(found, Origin) and found.source is None:
                 found = replace(found, source=source)
         if isinstance(found, Origin):
@@ -125,7 +125,10 @@ class Walk:
     def _results(self, eqn: Eqn, values: Sequence[Any]) -> Sequence[Any]:
         if isinstance(eqn.primitive.lower, Call) and isinstance(eqn.params["jaxpr"], ClosedJaxpr):
             return self._call(eqn.params["jaxpr"], values)
-        out = evaluate(eqn.primitive, tuple(values), eqn.params)
+        try:
+            out = evaluate(eqn.primitive, tuple(values), eqn.params)
+        except np.linalg.LinAlgError:  # where a compiled program gives NaN
+            return [_unknown(v) for v in eqn.outvars]
         return list(out) if eqn.primitive.multiple_results else [out]
 
     def _call(self, closed: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
@@ -178,16 +181,31 @@ class Walk:
         return None
 
 
+def _unknown(v: Var) -> Any:
+    aval = v.aval
+    return np.full(aval.shape, np.nan if aval.dtype.kind in "fc" else 0, aval.dtype)[()]
+
+
 def _typed(a: Any) -> Any:
     return a.value if a.aval.weak_type else a.aval.dtype.type(a.value)
 
 
-def _expansion(primitive: Primitive, lower: Inline, args: Sequence[Any], params: dict[str, Any]) -> ClosedJaxpr:
+@acts_for_source
+def _expansion(
+    primitive: Primitive, lower: Inline, args: Sequence[Any], params: dict[str, Any], source: Source | None
+) -> ClosedJaxpr:
+    """What an operation at ``source`` is expanded to."""
+
     def expand(*xs: Any) -> list[Any]:
         out = lower.fun(*xs, **params)
         return list(out) if primitive.multiple_results else [out]
 
-    return stage(expand, [aval_of(x) for x in args], primitive.name)
+    asked = STATE.source
+    STATE.source = source
+    try:
+        return stage(expand, [aval_of(x) for x in args], primitive.name)
+    finally:
+        STATE.source = asked
 
 
 def find_origin(test: Test, closed: ClosedJaxpr, args: Sequence[Any]) -> Origin | Input | None:

@@ -64,7 +64,7 @@ class Statistics(Sequence[LeafStatistics]):
     @property
     def norm(self) -> float:
         """Of all leaves together."""
-        return math.sqrt(sum([r.norm**2 for r in self.rows if not math.isnan(r.norm)]))
+        return math.hypot(*[r.norm for r in self.rows if not math.isnan(r.norm)])
 
     @property
     def finite(self) -> bool:

@@ -52,6 +52,8 @@ class TangentTracer(Tracer):
 
     __slots__ = ("_aval", "index", "node")
 
+    _trace: TangentTrace
+
     def __init__(self, trace: TangentTrace, aval: ShapedArray | None, node: Node | None) -> None:
         self._trace = trace
         self._views = None
@@ -72,19 +74,37 @@ class TangentTracer(Tracer):
     def origin(self) -> str:
         return "a linearization"
 
-    # Rules give tangents operands of their own dtype, so that arithmetic needs no promotion.
+    def replace_with(self, other: Tracer) -> None:
+        raise TypeError(
+            f"at {user_source()}: a rule cannot write to a tangent or cotangent, which is recorded here for the other "
+            "mode. Write t = t + x in the place of t += x, and t = funcgrad.at(t)[i].set(x) in the place of t[i] = x."
+        )
+
+    # Our rules give tangents operands of their own dtype, so that arithmetic needs no promotion; those of users give
+    # what they like.
     def __mul__(self, other: Any) -> Any:
+        if self._trace.promotes:
+            return super().__mul__(other)  # type: ignore[misc]
         return STATE.trace.process(mul_p, (self, self._typed(other)), {})
 
     def __rmul__(self, other: Any) -> Any:
+        if self._trace.promotes:
+            return super().__rmul__(other)  # type: ignore[misc]
         return STATE.trace.process(mul_p, (self._typed(other), self), {})
 
     def __add__(self, other: Any) -> Any:
+        if self._trace.promotes:
+            return super().__add__(other)  # type: ignore[misc]
         return STATE.trace.process(add_p, (self, other), {})
 
-    __radd__ = __add__
+    def __radd__(self, other: Any) -> Any:
+        if self._trace.promotes:
+            return super().__radd__(other)  # type: ignore[misc]
+        return STATE.trace.process(add_p, (self, other), {})
 
     def __sub__(self, other: Any) -> Any:
+        if self._trace.promotes:
+            return super().__sub__(other)  # type: ignore[misc]
         return sub_p.bind(self, other)
 
     def __neg__(self) -> Any:
@@ -96,12 +116,13 @@ class TangentTracer(Tracer):
 
 class TangentTrace(Trace):
     """Records what touches tangents, passes on the rest. ``sources``, where somebody will want to know, has for each
-    node the user's line."""
+    node the user's line. With ``promotes``, arithmetic of tangents takes operands of any dtype, as NumPy's does."""
 
-    __slots__ = ("count", "sources", "tape")
+    __slots__ = ("count", "promotes", "sources", "tape")
 
-    def __init__(self, parent: Trace) -> None:
+    def __init__(self, parent: Trace, promotes: bool = False) -> None:
         super().__init__(parent)
+        self.promotes = promotes
         self.tape: Tape = []
         self.count = 0
         wanted = Trace.look_at_rule is not None or is_staging(parent)
@@ -302,7 +323,7 @@ def linear_function(
 ) -> tuple[LinearFunction, Sequence[Any]]:
     """A function that is linear in inputs of the given avals as a linear program, and its results' stand-ins."""
     parent = STATE.trace
-    trace = TangentTrace(parent)
+    trace = TangentTrace(parent, promotes=True)
     inputs = [TangentTracer(trace, a.strong(), None) for a in avals]
     STATE.trace = trace
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.avals import aval_of
-from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Literal, Var, dependent, live_eqns
+from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var, live_eqns
 from ..core.lowering import Branch, Call, Scan, While
 from ..core.primitive import NotLinear, not_linear
 from ..core.trace import Tracer
@@ -22,9 +22,11 @@ from ..ops.structural import is_linear_unary
 __all__ = ["check_linear"]
 
 
-def check_linear(closed: ClosedJaxpr, linear: Sequence[bool], zeros: Sequence[bool] | None = None) -> None:
+def check_linear(
+    closed: ClosedJaxpr, linear: Sequence[bool], zeros: Sequence[bool] | None = None, offsets: bool = True
+) -> None:
     """Raise where the results of a program are seen not to be linear in the inputs that ``linear`` chooses; ``zeros``:
-    the inputs that are known to be zero.
+    the inputs that are known to be zero. Without ``offsets``, what is added may be anything.
 
     Raises:
         FuncgradError: naming the operation, why, and the line.
@@ -40,12 +42,12 @@ def check_linear(closed: ClosedJaxpr, linear: Sequence[bool], zeros: Sequence[bo
             if is_linear_unary(eqn.primitive) and _is_zero(eqn.invars[0], zero):
                 zero.update(eqn.outvars)
             continue
-        _check(eqn, inputs, zero)
+        _check(eqn, inputs, zero, offsets)
+        varying.update(_dependent_results(eqn, inputs))
         for program, flags, first in _programs(eqn, inputs):
             known = [_is_zero(a, zero) for a in eqn.invars[first : first + len(flags)]]
             fixed = eqn.params.get("n_consts", eqn.params.get("body_nconsts", len(known)))
-            check_linear(program, flags, [z and k < fixed for k, z in enumerate(known)])
-        varying.update(eqn.outvars)
+            check_linear(program, flags, [z and k < fixed for k, z in enumerate(known)], offsets)
 
 
 def _programs(eqn: Eqn, inputs: list[bool]) -> list[tuple[ClosedJaxpr, list[bool], int]]:
@@ -66,10 +68,40 @@ def _programs(eqn: Eqn, inputs: list[bool]) -> list[tuple[ClosedJaxpr, list[bool
     return []
 
 
+def _dependent(jaxpr: Jaxpr, flags: Sequence[bool]) -> set[Atom]:
+    """What depends on the inputs that the flags choose; of the results of a loop or branch those that do."""
+    varying: set[Atom] = {v for v, flag in zip(jaxpr.invars, flags, strict=True) if flag}
+    for eqn in jaxpr.eqns:
+        inputs = [a in varying for a in eqn.invars]
+        if any(inputs):
+            varying.update(_dependent_results(eqn, inputs))
+    return varying
+
+
+def _dependent_results(eqn: Eqn, inputs: list[bool]) -> Sequence[Var]:
+    programs, params = _programs(eqn, inputs), eqn.params
+    match eqn.primitive.lower:
+        case Branch():
+            decided = inputs[0]
+        case While():
+            carries = programs[0][1][params["body_nconsts"] :]
+            condition = params["cond_jaxpr"].jaxpr
+            decided = condition.outvars[0] in _dependent(condition, [*inputs[: params["cond_nconsts"]], *carries])
+        case _:
+            decided = not programs
+    if decided:
+        return eqn.outvars
+    results = []
+    for program, flags, _ in programs:
+        found = _dependent(program.jaxpr, flags)
+        results += [v for v, inner in zip(eqn.outvars, program.jaxpr.outvars, strict=True) if inner in found]
+    return results
+
+
 def _in_loop(body: ClosedJaxpr, flags: list[bool], n_consts: int, n_carry: int) -> list[bool]:
     """With the carries that come to depend on what the flags choose."""
     while True:
-        found = dependent(body.jaxpr, flags)
+        found = _dependent(body.jaxpr, flags)
         carries = [a in found for a in body.jaxpr.outvars[:n_carry]]
         grown = [a or b for a, b in zip(flags[n_consts : n_consts + n_carry], carries, strict=True)]
         if grown == flags[n_consts : n_consts + n_carry]:
@@ -77,11 +109,11 @@ def _in_loop(body: ClosedJaxpr, flags: list[bool], n_consts: int, n_carry: int) 
         flags = [*flags[:n_consts], *grown, *flags[n_consts + n_carry :]]
 
 
-def _check(eqn: Eqn, inputs: Sequence[bool], zero: set[Atom]) -> None:
+def _check(eqn: Eqn, inputs: Sequence[bool], zero: set[Atom], offsets: bool) -> None:
     primitive, rule = eqn.primitive, eqn.primitive.transpose
     if isinstance(rule, NotLinear):
         raise not_linear(primitive, _at(eqn, rule.reason))
-    if primitive in (add_p, sub_p) and not all(inputs):
+    if offsets and primitive in (add_p, sub_p) and not all(inputs):
         other = eqn.invars[inputs.index(False)]
         if not _is_zero(other, zero):
             raise not_linear(primitive, _at(eqn, "it adds something that does not depend on the arguments"))

@@ -548,3 +548,80 @@ def test_linear_call() -> None:
 
 def loss_of(s, x):
     return np.sum((x[None] / s[:, None]) ** 2)
+
+
+DOUBLE = np.array([1, 0, 3])
+OPERANDS = {
+    "mask": (lambda x, t: t * (x > 0), lambda x: (x > 0) * 1.0),
+    "integers": (lambda x, t: t * DOUBLE, lambda x: DOUBLE),
+    "an integer": (lambda x, t: np.int32(3) * t - t * True, lambda x: 2.0 + 0 * x),
+    "float32": (lambda x, t: t * np.float32(0.5), lambda x: 0.5 + 0 * x),
+    "a list": (lambda x, t: t * [1.0, 0.0, 3.0], lambda x: DOUBLE),
+    "sum": (lambda x, t: sum([t, t]), lambda x: 2.0 + 0 * x),
+    "zeros": (lambda x, t: t + np.zeros(3, int) - 0, lambda x: 1.0 + 0 * x),
+}
+
+
+@pytest.mark.parametrize("name", OPERANDS)
+def test_rules_promote_as_numpy_does(name: str) -> None:
+    """Tangents that are recorded take operands of any dtype, as those that are arrays do."""
+    rule, slope = OPERANDS[name]
+    forward = fg.custom_jvp(lambda x: x)
+    forward.defjvp(lambda primals, tangents: (primals[0], rule(primals[0], tangents[0])))
+    backward = fg.custom_vjp(lambda x: x)
+    backward.defvjp(lambda x: (x, x), lambda x, ct: (rule(x, ct),))
+    for f in (forward, backward):
+        for derivative in (fg.jacfwd(f), fg.jacrev(f), fg.jit(fg.jacfwd(f)), fg.jit(fg.jacrev(f))):
+            assert_same(derivative(V), np.diag(1.0 * slope(V)))
+
+
+def test_rules_do_not_write_to_tangents() -> None:
+    def rule(primals, tangents):
+        (t,) = tangents
+        t[0] = 0.0
+        return primals[0], t
+
+    f = fg.custom_jvp(lambda x: x)
+    f.defjvp(rule)
+    with pytest.raises(TypeError, match=r"cannot write to a tangent.*funcgrad\.at\(t\)\[i\]\.set"):
+        fg.jacrev(f)(V)
+
+
+def looped(x, y):
+    swung = lax.fori_loop(0, 2, lambda i, c: lax.scan(lambda c, _: (np.sin(c) * y, c), c, None, 3)[0], x)
+    return swung, {"a": lax.cond(x[0] > 0, np.sin, np.cos, y), "b": fg.checkpoint(np.tanh)(x)}
+
+
+RULES_OF_JVP = {
+    "jvp": lambda primals, tangents: fg.jvp(looped, primals, tangents),
+    "jvp of jit": lambda primals, tangents: fg.jvp(fg.jit(looped), primals, tangents),
+    "jit of jvp": fg.jit(lambda primals, tangents: fg.jvp(looped, primals, tangents)),
+}
+
+
+@pytest.mark.parametrize("name", RULES_OF_JVP)
+def test_rules_take_primals_and_tangents_through_loops(name: str) -> None:
+    """One loop, branch or jitted function makes the result and its tangent: each is told from the other."""
+    by_rule = fg.custom_jvp(looped)
+    by_rule.defjvp(RULES_OF_JVP[name])
+    loss = lambda f: lambda x, y: sum([np.sum(leaf**2) for leaf in fg.tree.leaves(f(x, y))])
+    x, y = np.array([0.5, 0.7]), np.array([1.3, 1.1])
+    for over in (lambda f: f, fg.jit):
+        for d in (lambda f: fg.grad(f, (0, 1)), lambda f: fg.grad(f, 1), lambda f: fg.hessian(f, (0, 1))):
+            assert_same(over(d(loss(by_rule)))(x, y), d(loss(looped))(x, y))
+        assert_same(over(fg.vmap(fg.grad(loss(by_rule))))(x[None], y[None])[0], fg.grad(loss(looped))(x, y))
+
+
+@pytest.mark.parametrize(
+    "rule, message",
+    [
+        (lambda p, t: (p**2, t**2), "is not linear in the tangents.*square cannot be transposed"),
+        (lambda p, t: (p**2, np.maximum(t, 0.0)), "is not linear in the tangents.*max cannot be transposed"),
+        (lambda p, t: (p**2 + t, t), "a primal result that depends on the tangents"),
+    ],
+)
+def test_jitted_rules_are_held_to_linearity(rule: Any, message: str) -> None:
+    f = fg.custom_jvp(lambda x: x**2)
+    f.defjvp(fg.jit(lambda primals, tangents: rule(*primals, *tangents)))
+    with pytest.raises((TypeError, fg.NonDifferentiableError), match=message):
+        fg.grad(f)(2.0)

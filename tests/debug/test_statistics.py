@@ -41,6 +41,9 @@ def test_what_is_not_finite_is_counted_and_left_out() -> None:
     assert [(r.nans, r.infs) for r in s] == [(1, 1), (2, 0), (0, 0), (0, 1)]
     assert (s[0].mean, s[0].max) == (2.0, 3.0) and np.isnan(s[1].norm) and not s.finite
     assert s.norm == np.sqrt(10.0)
+    huge = debug.statistics([np.full(3, 1e300), np.full(2, 1e-300)])
+    np.testing.assert_allclose([huge.norm, huge[1:][0].norm], [np.sqrt(3) * 1e300, np.sqrt(2) * 1e-300])
+    assert "1.73e+300" in str(huge).splitlines()[-1]
     assert [r.path for r in s] == ["[0]", "[1]", "[2]", "[3][0]"]
     assert len(str(s).splitlines()) == 6 and str(debug.statistics([])).count("\n") == 1
 

@@ -63,7 +63,7 @@ def in_a_while(x: Any) -> Any:
         i, y = s
         return i + 1, np.sqrt(y - 1.0)  # while body
 
-    return lax.while_loop(lambda s: s[0] < 5, body, (0, x))[1]
+    return lax.while_loop(lambda s: s[0] < 5, body, (0, x))[1]  # while loop
 
 
 def in_a_branch(x: Any) -> Any:
@@ -160,6 +160,37 @@ def test_backward(name: str, way: str) -> None:
     assert origin.source.backward and origin.source.line == line_of("squares")
     if name == "scan":
         assert [k for _, k, _ in origin.steps] == [2]  # from the last step back, the first whose root is of zero
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_loops_that_a_derivative_runs_again_keep_their_lines() -> None:
+    """The way back through a while loop is expanded where it is looked at, and not asked for there."""
+    with fg.debug_nans(), pytest.raises(NonFiniteError) as caught:
+        fg.jit(fg.grad(in_a_while))(4.0)
+    origin = caught.value.origin
+    assert isinstance(origin, Origin)
+    assert origin.source is not None and origin.source.line == line_of("while body")
+    assert len(origin.steps) > 1
+    assert {line.line for _, _, line in origin.steps if line is not None} == {line_of("while loop")}
+
+
+@pytest.mark.parametrize(
+    "name, x, steps",
+    [("cholesky", -np.eye(2), []), ("inv", np.zeros((2, 2)), []), ("in a scan", np.eye(2), [2])],
+)
+def test_factorisations_that_numpy_refuses(name: str, x: Any, steps: list[int]) -> None:
+    """Compiled they give NaN, un-jitted, as when the origin is sought, they raise LinAlgError."""
+
+    def shifted(a: Any) -> Any:
+        return lax.scan(lambda c, _: (c - 0.5 * np.eye(2), np.linalg.cholesky(c)), a, None, 4)[1]
+
+    fun = {"cholesky": np.linalg.cholesky, "inv": np.linalg.inv, "in a scan": shifted}[name]
+    with fg.debug_nans(), pytest.raises(NonFiniteError, match="made by") as caught:
+        fg.jit(lambda a: np.sum(fun(a)))(x)
+    origin = caught.value.origin
+    assert isinstance(origin, Origin)
+    assert origin.source is not None and origin.source.filename == __file__
+    assert [k for _, k, _ in origin.steps] == steps
 
 
 def test_the_message_tells_all_that_is_known() -> None:

@@ -323,6 +323,9 @@ def test_scalar_roots_that_fail_say_so() -> None:
         assert np.isnan(fg.jit(lambda a, s=solver: s(lambda x: x**3 - 2, a, 10.0, maxiter=2))(0.0))
         value, report = solver(lambda x: x**3 - 2, 0.0, 10.0, maxiter=2, full_output=True)
         assert value == report.root and not report.converged and report.flag == 1
+        with pytest.raises(ValueError, match=r"an end of the bracket.* is not finite"):
+            solver(lambda x: np.exp(x) - 1, -np.inf, 3.0)
+        assert np.isnan(fg.jit(lambda a, s=solver: s(lambda x: np.exp(x) - 1, a, 3.0))(-np.inf))
     report = root_scalar(no_root, bracket=(0.0, 1.0))
     assert np.isnan(report.root) and not report.converged and report.flag == 2
     assert root_scalar(no_root, x0=0.0).flag == 2

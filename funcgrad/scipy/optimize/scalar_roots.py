@@ -83,7 +83,7 @@ def _bracketed(
     fa, fb = f(a), f(b)
     s = settled(_Bracket(a, b, a, fa, fb, fa, b - a, b - a, RUNNING, 0))
     crossing = np.sign(fa) * np.sign(fb) <= 0
-    finite = np.isfinite(fa) & np.isfinite(fb)
+    finite = np.isfinite(fa) & np.isfinite(fb) & np.isfinite(a) & np.isfinite(b)
     status = np.where(finite, np.where(crossing, s.status, STUCK), NOT_FINITE)
     s = while_loop(lambda s: s.status == RUNNING, step, s._replace(status=status))
     return s
@@ -230,7 +230,7 @@ def _root_alone(what: str, result: RootScalarResults) -> Any:
             f"{what}: "
             + {
                 STUCK: "f(a) and f(b) must have different signs",
-                NOT_FINITE: "the function is not finite at a point of the bracket",
+                NOT_FINITE: "an end of the bracket, or the function at a point of it, is not finite",
                 LIMIT: f"not converged after {int(result.iterations)} iterations; the last value was {result.root}",
             }[int(result.flag)]
         )
