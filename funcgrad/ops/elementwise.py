@@ -1,6 +1,6 @@
 """Arithmetic, comparison, logic, selection and conversion, element by element.
 
-Rules at ties and kinks follow JAX: d max(x, y) splits evenly, d|x| at 0 is 0. Where a derivative's factor may be
+Rules at ties and kinks follow JAX: d max(x, y) splits evenly, d|x| at 0 is that from the right. Where a derivative's factor may be
 infinite the product is ``mul_no_nan``, in which zero times anything is zero: a cotangent that ``where`` has
 masked stays zero instead of becoming NaN. The product is bilinear with itself as its rule, so second derivatives hold.
 """
@@ -135,7 +135,8 @@ abs_p = unary(
 
 def _abs_jvp(t: Any, y: Any, x: Any) -> Any:
     if aval_of(x).dtype.kind != "c":
-        return t * sign(x)
+        one = aval_of(x).dtype.type(1)
+        return t * select(lt(x, one * 0), -one, one)  # at 0 as from the right: second derivatives of |x|**2 are 2
     safe = select(eq(y, y * 0), y * 0 + 1, y)
     return real(t * (conj(x) / convert_element_type(safe, aval_of(x).dtype)))
 

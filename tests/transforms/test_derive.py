@@ -175,7 +175,8 @@ def test_nan_safe_where() -> None:
 
 def test_ties_and_kinks_follow_jax() -> None:
     assert fg.grad(lambda x: np.maximum(x, 1.0))(1.0) == 0.5
-    assert fg.grad(np.abs)(0.0) == 0.0
+    assert fg.grad(np.abs)(0.0) == 1.0
+    assert fg.grad(fg.grad(lambda x: np.abs(x) ** 2))(0.0) == 2.0
     np.testing.assert_array_equal(fg.grad(np.max)(np.array([1.0, 3.0, 3.0])), [0, 0.5, 0.5])
 
 
