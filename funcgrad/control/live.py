@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import compress
+from weakref import WeakKeyDictionary
 
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Var, has_effect
 from ..core.primitive import Primitive
@@ -53,11 +54,23 @@ def _trim(eqns: Sequence[Eqn], outs: Sequence[Atom]) -> tuple[list[Eqn], set[Var
     return kept, used
 
 
+_found: WeakKeyDictionary[Jaxpr, dict[tuple[bool, ...], tuple[list[Eqn], set[Var]]]] = WeakKeyDictionary()
+
+
+def _trim_body(jaxpr: Jaxpr, outs: Sequence[bool]) -> tuple[list[Eqn], set[Var]]:
+    """``_trim`` for some of a body's results. It is kept: a loop asks several times for the same ones, and loops that
+    are nested would multiply that."""
+    per, key = _found.setdefault(jaxpr, {}), tuple(outs)
+    if key not in per:
+        per[key] = _trim(jaxpr.eqns, list(compress(jaxpr.outvars, key)))
+    return per[key]
+
+
 def _program(closed: ClosedJaxpr, ins: Sequence[bool], outs: Sequence[bool]) -> ClosedJaxpr:
     """A body with some of its inputs and results; the same object where nothing goes."""
     jaxpr = closed.jaxpr
     outvars = tuple(compress(jaxpr.outvars, outs))
-    eqns = tuple(_trim(jaxpr.eqns, outvars)[0])
+    eqns = tuple(_trim_body(jaxpr, outs)[0])
     if all(ins) and all(outs) and len(eqns) == len(jaxpr.eqns) and all(map(_same, eqns, jaxpr.eqns)):
         return closed
     trimmed = Jaxpr(jaxpr.constvars, tuple(compress(jaxpr.invars, ins)), eqns, outvars, jaxpr.name)
@@ -71,7 +84,7 @@ def _same(a: Eqn, b: Eqn) -> bool:
 def _needed(closed: ClosedJaxpr, outs: Sequence[bool]) -> list[bool]:
     """Which inputs the chosen results depend on."""
     jaxpr = closed.jaxpr
-    _, used = _trim(jaxpr.eqns, list(compress(jaxpr.outvars, outs)))
+    _, used = _trim_body(jaxpr, outs)
     return [v in used for v in jaxpr.invars]
 
 

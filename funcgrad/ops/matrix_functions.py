@@ -85,6 +85,24 @@ def _derivative_shape(a: ShapedArray, e: ShapedArray, *, function: str, exponent
     return a.strong()
 
 
+def _triangular(a: Any) -> tuple[Any, Any]:
+    """``(t, z)``, t upper triangular, with ``a = z t zᴴ``, for a complex a.
+
+    Eigenvalues of a real matrix that are real and negative lie on the cut of logarithms and powers: its real form
+    keeps them real, where the complex one would move each to one side or the other. The two blocks of ``_block``'s
+    matrices have the same form, where one of the whole would move their double eigenvalues apart.
+    """
+    from scipy.linalg import rsf2csf, schur
+
+    n = a.shape[0] // 2
+    if n and a.shape[0] == 2 * n and not a[n:, :n].any() and np.array_equal(a[:n, :n], a[n:, n:]):
+        t, z = _triangular(a[:n, :n])
+        zero = np.zeros_like(t)
+        return np.block([[t, z.conj().T @ a[:n, n:] @ z], [zero, t]]), np.block([[z, zero], [zero, z]])
+    form: tuple[Any, Any] = schur(a, output="complex") if a.imag.any() else rsf2csf(*schur(a.real))
+    return form
+
+
 def _derivative_impl(a: Any, e: Any, *, function: str, exponent: float | None) -> Any:
     f = _function(function, exponent)
 
@@ -96,7 +114,9 @@ def _derivative_impl(a: Any, e: Any, *, function: str, exponent: float | None) -
         scale = (
             max(np.abs(a).max(), np.finfo(a.dtype).tiny) / size
         )  # of the size of a, neither lost in it nor losing it
-        return f(np.block([[a, e * scale], [np.zeros_like(a), a]]))[:n, n:] / scale
+        t, z = _triangular(a)
+        turned = z.conj().T @ e @ z * scale
+        return z @ f(np.block([[t, turned], [np.zeros_like(t), t]]))[:n, n:] @ z.conj().T / scale
 
     return each_matrix(corner, np.asarray(a).dtype, a, e)
 

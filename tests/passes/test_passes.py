@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import funcgrad as fg
+from funcgrad import lax
+from funcgrad.control import live
 from funcgrad.control.live import eliminate_dead_code
 from funcgrad.core.jaxpr import ClosedJaxpr, check_jaxpr, eval_jaxpr
 from funcgrad.passes.pipeline import PASSES, optimize
@@ -181,3 +185,20 @@ def test_products_read_transposed_are_computed_transposed(name: str) -> None:
         eval_jaxpr(closed.jaxpr, closed.consts, x, y), eval_jaxpr(optimized.jaxpr, optimized.consts, x, y), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-14)
+
+
+def test_dead_code_of_nested_loops_takes_time_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each body is gone through once for each set of its results, however deep it lies."""
+    calls: list[int] = []
+    trim = live._trim
+    monkeypatch.setattr(live, "_trim", lambda *args: (calls.append(1), trim(*args))[1])
+
+    def nested(depth: int, x: Any) -> Any:
+        if not depth:
+            return np.sin(x)
+        return lax.while_loop(lambda x: x < 3.0, lambda x: nested(depth - 1, x) + 1.0, x)
+
+    closed = fg.make_jaxpr(lambda x: nested(9, x))(1.0)
+    calls.clear()
+    eliminate_dead_code(closed)
+    assert len(calls) < 60

@@ -90,6 +90,7 @@ def log_likelihood(m: ModuleType, x: Any, y: Any) -> Any:
 
 A, V = ROWS["lu_solve"][1][0], RNG.normal(size=4)
 H = ROWS["cholesky"][1][0]
+NEGATIVE = np.random.default_rng(0).normal(size=(4, 4))  # has the eigenvalue -0.67, and two complex ones
 SMOOTH: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "likelihood": (lambda x, y: log_likelihood(L, x, y), (H, V)),
     "expm": (lambda x: L.expm(x), (A,)),
@@ -106,6 +107,8 @@ SMOOTH: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sqrtm of a multiple of one": (lambda x: L.sqrtm(x), (3 * np.eye(3),)),
     "logm": (lambda x: L.logm(x), (H / 4,)),
     "logm of a multiple of one": (lambda x: L.logm(x), (3 * np.eye(3),)),
+    "logm on its cut": (lambda x: L.logm(x), (NEGATIVE,)),
+    "power on its cut": (lambda x: L.fractional_matrix_power(x, -1.5), (NEGATIVE,)),
     "logm undoes expm": (lambda x: L.logm(L.expm(x)), (A / 4,)),
     "power": (lambda x: L.fractional_matrix_power(x, 0.3), (H,)),
     "solve_sylvester": (L.solve_sylvester, (A + 5 * np.eye(4), A[:2, :2], A[:, :2])),
