@@ -93,7 +93,8 @@ def odeint(
         t: shape (m,), increasing or decreasing; equal times are allowed.
         args: pytrees of arrays. What ``func`` captures is differentiated as well.
         rtol, atol: the error of a step, in the root mean square over all elements of the state, is at most
-            ``atol + rtol * abs(y)``.
+            ``atol + rtol * abs(y)``. Between the ends of steps, where results are interpolated, nothing is tested: of
+            a stiff system with a fast forcing they may be far off there, unless ``hmax`` is given.
         mxstep: the most steps between two times.
         hmax: the longest step.
         method: ``"dopri5"``, explicit, of Dormand and Prince; ``"rodas5p"`` for stiff systems, a Rosenbrock method
