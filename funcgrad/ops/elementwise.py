@@ -1,8 +1,9 @@
 """Arithmetic, comparison, logic, selection and conversion, element by element.
 
-Rules at ties and kinks follow JAX: d max(x, y) splits evenly, d|x| at 0 is that from the right. Where a derivative's factor may be
-infinite the product is ``mul_no_nan``, in which zero times anything is zero: a cotangent that ``where`` has
-masked stays zero instead of becoming NaN. The product is bilinear with itself as its rule, so second derivatives hold.
+Rules at ties and kinks follow JAX: d max(x, y) splits evenly, d|x| at 0 is that from the right. Where a derivative's
+factor may be infinite the product is ``mul_no_nan``, in which zero times anything is zero: a cotangent that ``where``
+has masked stays zero instead of becoming NaN. The product is bilinear with itself as its rule, so second derivatives
+hold.
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@ the phases of complex vectors. Values count as equal if they agree to rounding: 
 root of the order times the largest.
 
 So symmetric functions of a group of equal values, and of the space that their vectors span (the projector on it), have
-their true first derivatives; second ones are finite, and true where values are distinct. What depends on single vectors of a group has none, and gets a finite number. Beware of
-``v f(w) vᴴ``, which is a smooth function of the matrix: where eigenvalues are equal its derivative in v mixes vectors
-within the group by an amount that only the limit of unequal ones would give, and which is taken as zero here. Write
-such functions in closed form (``pinv``, ``expm``, ``solve``), whose derivatives hold there too.
+their true first derivatives; second ones are finite, and true where values are distinct. What depends on single vectors
+of a group has none, and gets a finite number. Beware of ``v f(w) vᴴ``, which is a smooth function of the matrix: where
+eigenvalues are equal its derivative in v mixes vectors within the group by an amount that only the limit of unequal
+ones would give, and which is taken as zero here. Write such functions in closed form (``pinv``, ``expm``, ``solve``),
+whose derivatives hold there too.
 """
 
 from __future__ import annotations
