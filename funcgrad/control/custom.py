@@ -179,6 +179,13 @@ def _linearize_by_jvp(rules: Rules, fixed: Values, xs: Values, active: Sequence[
                 "that reverse mode cannot transpose it. The tangent of the result is a sum of products of tangents "
                 "with what depends on the primals alone."
             )
+    try:
+        check_no_offset(function)
+    except FuncgradError as error:
+        raise NonDifferentiableError(
+            f"the JVP rule of {rules.name} is not linear in the tangents ({error}), which reverse mode would drop. The "
+            "tangent of the result is a sum of products of tangents with what depends on the primals alone."
+        ) from error
     return outs, lambda *ts: function.apply(list(ts))
 
 

@@ -177,3 +177,13 @@ def test_conversions_and_linear_calls() -> None:
         fg.grad(lambda x: linear_call(lambda r, x: x, lambda r, x: [x], (), x))(1.0)
     with pytest.raises(ValueError, match=r"returned f64\[\] for linear_args, which is f64\[3\]"):
         fg.vjp(lambda x: linear_call(lambda r, x: x, lambda r, x: x[0], (), x), V)[1](V)
+
+
+def test_a_jvp_rule_that_adds_something_of_its_own() -> None:
+    f = fg.custom_jvp(lambda x: x)
+    f.defjvp(lambda p, t: (p[0], t[0] * p[0] + 1.0))
+    for transform in (lambda f: f, fg.jit, fg.checkpoint):
+        with pytest.raises(fg.NonDifferentiableError, match="adds something that does not depend on its argument"):
+            fg.grad(transform(f))(3.0)
+    f.defjvp(lambda p, t: (p[0], t[0] * p[0] + 0.0))
+    assert fg.grad(f)(3.0) == 3.0
