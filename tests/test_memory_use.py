@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,9 +121,8 @@ def test_plans_need_no_more_than_they_must(name: str) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
-def test_plans_of_gradients_against_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plans_of_gradients_against_jax(monkeypatch: pytest.MonkeyPatch, jax: Any) -> None:
     """Never more temporary memory than XLA's plan for the same function, but for small change."""
-    jax = pytest.importorskip("jax", reason="JAX is the oracle")
     jnp = jax.numpy
     n = 256
     rng = np.random.default_rng(0)

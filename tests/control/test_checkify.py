@@ -320,9 +320,8 @@ def test_strings_fill_messages() -> None:
     assert error.get().startswith("rate: -2.0 (")
 
 
-def test_jax_says_the_same() -> None:
+def test_jax_says_the_same(jax: Any) -> None:
     """The messages begin as JAX's (which have no lines)."""
-    jax = pytest.importorskip("jax")
     from jax.experimental import checkify as theirs
 
     x = np.array([1.0, -1.0, 12.0])

@@ -192,8 +192,7 @@ def test_compiled_memory_of_a_deep_chain() -> None:
     assert saved - temporaries(fg.checkpoint, 6) <= 6.1  # a block more is one array more
 
 
-def test_compiled_memory_against_jax() -> None:
-    jax = pytest.importorskip("jax", reason="JAX is the oracle")
+def test_compiled_memory_against_jax(jax: Any) -> None:
     n, depth = 64, 8
     x = np.linspace(-1, 1, n * n).reshape(n, n)
     w = x / n

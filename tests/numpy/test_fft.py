@@ -109,8 +109,7 @@ def test_transposes_are_those_of_the_matrices(n: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["fft", "ifft", "rfft", "irfft", "rfft2", "irfftn", "ifft2", "hfft"])
-def test_gradients_agree_with_jax(name: str) -> None:
-    jax = pytest.importorskip("jax", reason="JAX is an oracle, installed with the bench extra only")
+def test_gradients_agree_with_jax(name: str, jax: Any) -> None:
     x, w = operand_of(name)[:2], RNG.normal(size=30)
 
     def loss(m: Any, x: Any) -> Any:

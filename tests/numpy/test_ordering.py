@@ -262,8 +262,7 @@ DIFFERENTIABLE = {
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
-def test_derivatives_agree_with_jax(name: str) -> None:
-    jax = pytest.importorskip("jax", reason="JAX is an oracle, installed with the bench extra only")
+def test_derivatives_agree_with_jax(name: str, jax: Any) -> None:
     fun, x = DIFFERENTIABLE[name], RNG.permutation(20).reshape(5, 4) / 7.0
     for transform, theirs in ((fg.grad, jax.grad), (fg.hessian, jax.hessian)):
         found = fg.jit(transform(lambda x: fun(np, x)))(x)

@@ -148,8 +148,7 @@ def test_bad_input(name: str) -> None:
         solver(lambda x: x, "b")
 
 
-def test_same_as_jax() -> None:
-    jax = pytest.importorskip("jax", reason="JAX is an oracle, installed with the bench extra only")
+def test_same_as_jax(jax: Any) -> None:
     linalg = pytest.importorskip("jax.scipy.sparse.linalg", reason="JAX is an oracle")
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", True)
