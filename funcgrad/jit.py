@@ -32,6 +32,7 @@ from .core.primitive import Primitive
 from .core.staging import stage
 from .core.trace import EVAL, STATE, Tracer
 from .passes.pipeline import optimize
+from .runtime.callables import NativelyCalled
 from .transforms.flat import FlatFunction, canonical_argnums, check_arguments, check_callable, function_name
 from .tree_specialize import Specialized, specialize
 
@@ -223,15 +224,13 @@ _UNKNOWN = object()
 """Stands for the result of a call that no compiled signature is known for."""
 
 
-def _declines(*args: Any) -> None:
-    """What stands for the last call's program where there is none."""
-
-
 # the jitted function --------------------------------------------------------------------------------------------
 
 
-class JitFunction:
+class JitFunction(NativelyCalled):
     """A function under ``jit``. See `jit`."""
+
+    __slots__ = ("__dict__", "__weakref__")
 
     def __init__(
         self,
@@ -242,6 +241,7 @@ class JitFunction:
         donate_argnames: frozenset[str],
         inline: bool,
     ) -> None:
+        super().__init__()
         functools.update_wrapper(self, fun)
         self._fun = fun
         self._static_argnums = static_argnums
@@ -253,16 +253,11 @@ class JitFunction:
         self._entries: dict[Any, _Entry] = {}
         self._traces: dict[Any, Traced] = {}
         self._special: Specialized | None = None
-        self._last: Callable[..., Any] = _declines
         self._last_structured: _Entry | None = None
         _functions.add(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if STATE.trace is EVAL and not self._has_static:
-            if not kwargs:
-                out = self._last(*args)  # the program of the last call, if it takes these arguments
-                if out is not None:
-                    return out
             out = self._run_known(args, kwargs)
             if out is not _UNKNOWN:
                 return out
@@ -299,7 +294,7 @@ class JitFunction:
         if entry is None:
             return _UNKNOWN
         if entry.ready and entry.builtin is not None:
-            self._last = entry.builtin
+            self.remember(entry.builtin)
         return entry(args)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -420,7 +415,8 @@ class JitFunction:
     def clear_cache(self) -> None:
         self._entries.clear()
         self._traces.clear()
-        self._last, self._last_structured = _declines, None
+        self._last_structured = None
+        self.forget()
 
     def _cache_size(self) -> int:
         return len(self._entries)

@@ -16,7 +16,7 @@ from .avals import ShapedArray, aval_of
 from .jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from .primitive import Primitive
 from .snapshot import Snapshots
-from .trace import STATE, Source, Trace, Tracer, leaked, user_source
+from .trace import STATE, Source, Trace, Tracer, leaked, opened, user_source
 
 __all__ = ["StageTrace", "StageTracer", "is_staging", "stage"]
 
@@ -107,13 +107,9 @@ def is_staging(trace: Trace | None = None) -> bool:
 
 def stage(fun: Callable[..., Sequence[Any]], in_avals: Sequence[ShapedArray], name: str = "") -> ClosedJaxpr:
     """The jaxpr of ``fun``, a function of flat positional arrays that returns a flat sequence of arrays."""
-    parent = STATE.trace
-    trace = StageTrace(parent, name or getattr(fun, "__name__", ""))
+    trace = StageTrace(STATE.trace, name or getattr(fun, "__name__", ""))
     inputs = [trace.new_input(a) for a in in_avals]
     invars = [t.variable for t in inputs]  # kept apart: an in-place update rebinds the tracer, not the input
-    STATE.trace = trace
-    try:
+    with opened(trace):
         outs = fun(*inputs)
-    finally:
-        STATE.trace = parent
     return trace.close(outs, invars)

@@ -8,6 +8,7 @@ perturbations of nested derivatives apart.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
@@ -38,6 +39,8 @@ __all__ = [
     "inside_transform",
     "is_inside",
     "leaked",
+    "open_traces",
+    "opened",
     "user_source",
     "watch_values",
 ]
@@ -209,6 +212,32 @@ class _State(threading.local):
 
 
 STATE: Final = _State()
+
+
+open_traces: Final = ctypes.c_int64(0)
+"""How many traces are open, in all threads: native code that finds none need not ask which one is current."""
+
+_counting: Final = threading.Lock()
+
+
+class opened:
+    """``with opened(trace):`` makes ``trace`` current, and afterwards again the one that was."""
+
+    __slots__ = ("saved", "trace")
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+
+    def __enter__(self) -> None:
+        self.saved = STATE.trace
+        with _counting:
+            open_traces.value += 1
+        STATE.trace = self.trace
+
+    def __exit__(self, *_: object) -> None:
+        STATE.trace = self.saved
+        with _counting:
+            open_traces.value -= 1
 
 
 @contextmanager

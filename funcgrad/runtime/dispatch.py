@@ -9,6 +9,8 @@ It declines too where the program is running already in another thread (it owns 
 yet to be started, and where the program needs Python: large results come from a pool of recycled memory, large arenas
 are lent for a call, donated arguments are written over.
 
+Objects that are called in the same way, with a few programs to choose from, are in `callables`.
+
 The layout of objects in memory is CPython's and NumPy's ABI, and `PyArray_Empty` and `PyArray_Scalar` are called
 through the table that NumPy publishes for C extensions; all of it is tried out once, and where it does not hold there
 are no such built-ins.
@@ -20,7 +22,7 @@ import ctypes
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -38,17 +40,18 @@ from funcgrad.runtime.executor import (
 from funcgrad.runtime.memory import MIN_BYTES
 from funcgrad.runtime.threads import pool_cell
 
-__all__ = ["builtin_call"]
+__all__ = ["DECLINED", "HEADER", "RUN_WORD", "Builtin", "Owner", "builtin_call"]
 
 Builtin = Callable[..., Any]
 
-_HEADER = object.__basicsize__
+HEADER: Final = object.__basicsize__
 # An ndarray behind its header: data | nd | dimensions | strides | base | descr | flags
-_DATA, _ND, _DIMS, _DESCR, _FLAGS = _HEADER, _HEADER + 8, _HEADER + 16, _HEADER + 40, _HEADER + 48
+_DATA, _ND, _DIMS, _DESCR, _FLAGS = HEADER, HEADER + 8, HEADER + 16, HEADER + 40, HEADER + 48
 _WANTED_FLAGS = 0x101  # C order, aligned
 
 # Words of a record, in bytes.
-_FRAME, _BUSY, _API, _INPUTS, _OUTPUTS, _SINGLE, _POOL, _GUARDS, _RESULTS, _EMPTY, _SCALAR, _FITS = range(0, 96, 8)
+_FRAME, _BUSY, _API, _INPUTS, _OUTPUTS, _SINGLE, _POOL = range(0, 56, 8)
+_GUARDS, _RESULTS, _EMPTY, _SCALAR, _FITS, RUN_WORD, _OWNER = range(56, 112, 8)
 # A guard: type | descr, or 0 for a scalar | nd | dimensions.  A result: descr | nd | dimensions | memory | object
 _GUARD, _RESULT = 32, 40
 
@@ -63,9 +66,9 @@ def fits(record, args, nargs):
     guard = load(record + {_GUARDS})
     for i in range(nargs):
         item = load(args + 8 * i)
-        if load(item + {_HEADER - 8}) != load(guard):
+        if load(item + {HEADER - 8}) != load(guard):
             return 0
-        address = item + {_HEADER}
+        address = item + {HEADER}
         if load(guard + 8) != 0:
             nd = load(guard + 16)
             flags = load_i32(item + {_FLAGS}) & {_WANTED_FLAGS}
@@ -83,13 +86,16 @@ def fits(record, args, nargs):
     return 1
 """
 
-_CALL = f"""
-def call(self, args, nargs):
-    record = load(self + {_DATA})
-    api = load(record + {_API})
+DECLINED: Final = 1
+"""What `run_record` returns instead of an object: none has this address."""
+
+# The result of a program; 0 with an exception set; or that it declines.
+_RUN_SOURCE = f"""
+def run_record(record, args, nargs):
     if call3(load(record + {_FITS}), record, args, nargs) == 0:
-        call1(load(api + {API["Py_IncRef"]}), load(api + {API["none"]}))
-        return load(api + {API["none"]})
+        return {DECLINED}
+    api = load(record + {_API})
+    call1(load(api + {API["Py_IncRef"]}), load(record + {_OWNER}))  # for others may forget the program meanwhile
     frame = load(record + {_FRAME})
     slot = frame + {8 * HEADER_WORDS} + 8 * nargs
     count = load(record + {_OUTPUTS})
@@ -136,13 +142,25 @@ def call(self, args, nargs):
                 call3(load(api + {API["PyTuple_SetItem"]}), answer, k, made)
     store(record + {_BUSY}, 0)
     if failed != 0 and call0(load(api + {API["PyErr_Occurred"]})) == 0:
-        call1(load(api + {API["Py_IncRef"]}), load(api + {API["none"]}))
-        answer = load(api + {API["none"]})
+        answer = {DECLINED}
+    call1(load(api + {API["Py_DecRef"]}), load(record + {_OWNER}))
     return answer
 """
 
+# A built-in function of one program; `self` is the array of the record's words.
+_CALL = f"""
+def call(self, args, nargs):
+    record = load(self + {_DATA})
+    answer = call3(load(record + {RUN_WORD}), record, args, nargs)
+    if answer != {DECLINED}:
+        return answer
+    api = load(record + {_API})
+    call1(load(api + {API["Py_IncRef"]}), load(api + {API["none"]}))
+    return load(api + {API["none"]})
+"""
 
 _fits_address = core_function(_FITS_SOURCE, "fits", 3)
+_run_address = core_function(_RUN_SOURCE, "run_record", 3)
 _call_address = core_function(_CALL, "call", 3)
 
 
@@ -161,24 +179,25 @@ def builtin_call(program: Program, arguments: Sequence[Any], out_avals: Sequence
     results = np.array([_result(a, keep) for a in out_avals], np.int64).reshape(-1, _RESULT // 8)
     frame = program.new_frame()
     pool = pool_cell.ctypes.data if program.parallel else 0
-    fits = _fits_address()
     words = np.array(
         [
             frame.ctypes.data, 0, python_api().ctypes.data, len(arguments), len(out_avals), single, pool,
-            guards.ctypes.data, results.ctypes.data, *functions, fits,
+            guards.ctypes.data, results.ctypes.data, *functions, _fits_address(), _run_address(), 0,
         ],
         np.int64,
     )  # fmt: skip
-    owner = np.asarray(_Owner(words, [*keep, guards, results, frame]))
+    owner = np.asarray(Owner(words, (*keep, guards, results, frame)))
+    words[_OWNER // 8] = id(owner)
     return make_builtin("call", _call_address(), owner)
 
 
-class _Owner:
-    """The base of a record's array: keeps alive what the words have the addresses of."""
+class Owner:
+    """The base of an array of words: holds what the words have the addresses of."""
 
-    def __init__(self, words: np.ndarray, keep: list[Any]) -> None:
+    def __init__(self, words: np.ndarray, keep: tuple[Any, ...]) -> None:
         self.__array_interface__ = words.__array_interface__
-        self.keep = (words, keep)
+        self.words = words
+        self.keep = keep
 
 
 def _guard(x: Any, keep: list[Any]) -> tuple[int, int, int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.avals import ShapedArray, aval_of
 from ..core.primitive import Primitive
-from ..core.trace import STATE, Trace, Tracer, axis_environment, inside_transform
+from ..core.trace import STATE, Trace, Tracer, axis_environment, inside_transform, opened
 from ..ops.structural import broadcast_in_dim, moveaxis, shape_of
 
 __all__ = ["NO_NAME", "BatchTrace", "BatchTracer", "batch_flat", "move_batch"]
@@ -127,14 +127,9 @@ def batch_subtrace(
     user: Callable[..., Any] | None = None,
 ) -> tuple[list[Any], list[int | None]]:
     """As ``batch_flat``, leaving each result's batch axis where it fell (None: not batched)."""
-    parent = STATE.trace
-    trace = BatchTrace(parent, size, axis_name, user)
+    trace = BatchTrace(STATE.trace, size, axis_name, user)
     tracers = [trace.wrap(x, d) for x, d in zip(args, dims, strict=True)]
-    with axis_environment(axis_name, size):
-        STATE.trace = trace
-        try:
-            outs = fun(*tracers)
-        finally:
-            STATE.trace = parent
+    with axis_environment(axis_name, size), opened(trace):
+        outs = fun(*tracers)
     pairs = [trace.split(x) for x in outs]
     return [v for v, _ in pairs], [d for _, d in pairs]

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.avals import FLOAT0, ShapedArray, aval_of, tangent_dtype
 from ..core.primitive import ZERO, NotDifferentiable, Primitive, ZeroDerivative
-from ..core.trace import STATE, Trace, Tracer, inside_transform, strong_value, user_source
+from ..core.trace import STATE, Trace, Tracer, inside_transform, opened, strong_value, user_source
 from ..errors import NonDifferentiableError
 from ..ops.structural import broadcast_to
 
@@ -111,13 +111,9 @@ def jvp_flat(
 ) -> tuple[list[Any], list[Any]]:
     """``fun`` and its derivative along ``tangents`` (which may be ``ZERO``), all flat. ``user``: the user's
     function, for messages."""
-    parent = STATE.trace
-    trace = JVPTrace(parent, user)
+    trace = JVPTrace(STATE.trace, user)
     args = [p if t is ZERO else JVPTracer(trace, p, t) for p, t in zip(primals, tangents, strict=True)]
-    STATE.trace = trace
-    try:
+    with opened(trace):
         outs = fun(*args)
-    finally:
-        STATE.trace = parent
     pairs = [trace.split(x) for x in outs]
     return [p for p, _ in pairs], [t for _, t in pairs]

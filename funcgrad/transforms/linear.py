@@ -16,7 +16,7 @@ from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, Primitive, ZeroDerivative, not_linear
 from ..core.snapshot import Snapshots
 from ..core.staging import is_staging
-from ..core.trace import STATE, Source, Trace, Tracer, acts_for_source, inside_transform, user_source
+from ..core.trace import STATE, Source, Trace, Tracer, acts_for_source, inside_transform, opened, user_source
 from ..ops.elementwise import add_p, mul_p, neg_p, sub_p
 from .forward import DualTracer, refuse, tangent_zeros
 
@@ -322,14 +322,10 @@ def linear_function(
     fun: Callable[..., Sequence[Any]], avals: Sequence[ShapedArray]
 ) -> tuple[LinearFunction, Sequence[Any]]:
     """A function that is linear in inputs of the given avals as a linear program, and its results' stand-ins."""
-    parent = STATE.trace
-    trace = TangentTrace(parent, promotes=True)
+    trace = TangentTrace(STATE.trace, promotes=True)
     inputs = [TangentTracer(trace, a.strong(), None) for a in avals]
-    STATE.trace = trace
-    try:
+    with opened(trace):
         outs = fun(*inputs)
-    finally:
-        STATE.trace = parent
     mine = [o if type(o) is TangentTracer and o._trace is trace else None for o in outs]
     return LinearFunction(inputs, trace, mine), outs
 
@@ -371,8 +367,7 @@ def linearize_flat(
     The linear function has one input per primal that is active and has a tangent space, in order. ``snapshots`` must
     be given where ``fun`` runs the user's code, and ``user``, his function, for messages.
     """
-    parent = STATE.trace
-    trace = LinearizeTrace(parent, snapshots, user)
+    trace = LinearizeTrace(STATE.trace, snapshots, user)
     args, inputs = [], []
     for k, x in enumerate(primals):
         aval = aval_of(x)
@@ -382,11 +377,8 @@ def linearize_flat(
             args.append(LinearizeTracer(trace, x, t))
         else:
             args.append(x)
-    STATE.trace = trace
-    try:
+    with opened(trace):
         outs = fun(*args)
-    finally:
-        STATE.trace = parent
     out_primals: list[Any] = []
     out_tangents: list[TangentTracer | None] = []
     for x in outs:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..core.avals import ShapedArray, aval_of
 from ..core.primitive import ZERO, NotDifferentiable, Primitive, ZeroDerivative
-from ..core.trace import STATE, Trace, Tracer
+from ..core.trace import STATE, Trace, Tracer, opened
 from ..ops.conv import conv_p
 from ..ops.dot import dot_general_p
 from ..ops.elementwise import (
@@ -130,13 +130,9 @@ def jet_flat(
     user: Callable[..., Any] | None = None,
 ) -> tuple[list[Any], list[Series]]:
     """``fun(*primals)`` and the series of its results, all flat; every series has ``order`` terms."""
-    parent = STATE.trace
-    trace = JetTrace(parent, order, user)
-    STATE.trace = trace
-    try:
+    trace = JetTrace(STATE.trace, order, user)
+    with opened(trace):
         outs = fun(*[trace.tracer(p, list(s)) for p, s in zip(primals, series, strict=True)])
-    finally:
-        STATE.trace = parent
     pairs = [trace.split(x) for x in outs]
     return [p for p, _ in pairs], [[ZERO] * order if s is None else s for _, s in pairs]
 
@@ -177,8 +173,7 @@ def _rates(
 ) -> list[Series]:
     """The first ``order + 1`` terms of the results, by the JVP rule on series of ``order`` terms. ``known``: as many
     terms of the results, or None."""
-    parent = STATE.trace
-    trace = JetTrace(parent, order)
+    trace = JetTrace(STATE.trace, order)
 
     def value(x: Any, terms: Series) -> Any:
         return trace.tracer(x, terms[:order])
@@ -197,13 +192,10 @@ def _rates(
         y if not order or aval_of(y).dtype.kind not in "fc" else JetTracer(trace, y, None if s is None else s[:order])
         for y, s in zip(outs, known, strict=True)
     ]
-    STATE.trace = trace
-    try:
+    with opened(trace):
         given = tuple(results) if primitive.multiple_results else results[0]
         assert callable(primitive.jvp)
         t = primitive.jvp([value(x, s) for x, s in pairs], tangents, given, **params)
-    finally:
-        STATE.trace = parent
     ts = t if primitive.multiple_results else (t,)
     rates = []
     for r in ts:
