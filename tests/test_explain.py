@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -271,27 +272,45 @@ def test_bad_arguments() -> None:
         fg.explain(compiled, [X])
 
 
-def test_steps_run_apart_give_what_the_program_gives() -> None:
+def test_a_timed_run_gives_what_the_program_gives() -> None:
     """The clock runs the very steps, over slots of its own."""
     f = fg.jit(lambda x, s: (np.sort(np.tanh(x) * s) @ x.T, np.sum(x)))
     executable = f.lower(X, 2.0).executable
     expected = executable([X, 2.0])
     outputs = [make() for make in executable._allocators]
-    step = executable.program.stepwise([X, 2.0], outputs)
-    for k in range(len(executable.program.steps)):
-        step(k)
+    ticks = executable.program.timed([X, 2.0], outputs)()
+    assert len(ticks) == len(executable.program.steps) and (ticks > 0).all()
     for a, b in zip(expected, outputs, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_errors_of_steps_run_apart_reach_the_caller() -> None:
+def test_times_of_steps_add_up_to_the_time_of_the_program() -> None:
+    def chain(x):
+        for k in range(40):
+            x = np.cumsum(x, axis=k % 2) * 0.5
+        return x
+
+    x = np.ones((100, 100))
+    f = fg.jit(chain)
+    f(x)
+    ratios = []
+    for _ in range(5):  # other work on the machine can only make one of the two longer
+        measured = sum(f.lower(x).executable.step_seconds([x], passes=200))
+        start = perf_counter()
+        for _ in range(100):
+            f(x)
+        ratios.append(measured / ((perf_counter() - start) / 100))
+    assert 0.5 < np.median(ratios) < 2, ratios
+
+
+def test_errors_of_steps_that_are_timed_reach_the_caller() -> None:
     def complain(x):
         raise KeyError("no")
 
     step = host_step(complain, [Operand(0, (2,), np.dtype(float))], [Operand(1, (2,), np.dtype(float))])
     program = Program([step], 1, 1)
     with pytest.raises(KeyError, match="no"):
-        program.stepwise([np.ones(2)], [np.ones(2)])(0)
+        program.timed([np.ones(2)], [np.ones(2)])()
 
 
 def test_long_programs_are_explained_in_little_memory_and_time() -> None:

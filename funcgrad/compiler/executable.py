@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core.jaxpr import ClosedJaxpr
 from ..kernels.plan import MemoryPlan
+from ..runtime.clock import seconds_per_tick
 from ..runtime.compile import CompiledKernel, compile_kernels, compile_kernels_with_numba
 from ..runtime.dispatch import builtin_call
 from ..runtime.executor import Program
@@ -21,10 +22,6 @@ __all__ = ["COMPILERS", "Executable", "compile_jaxpr"]
 
 COMPILERS = {"llvm": compile_kernels, "numba": compile_kernels_with_numba}
 """How a kernel's text becomes machine code: by our front end and LLVM, or by Numba."""
-
-
-CLOCK_SECONDS = 1e-8
-"""What the clock cannot tell from nothing."""
 
 
 class Executable:
@@ -113,10 +110,9 @@ class Executable:
         }
 
     def step_seconds(self, inputs: Sequence[Any], passes: int = 25, seconds: float = 0.3) -> list[float]:
-        """The median time of each step, from up to ``passes`` runs of the program step by step, but not many after
-        ``seconds``. Donated inputs are not written to."""
-        taken: list[list[float]] = [[] for _ in self.program.steps]
-        overhead = []
+        """The median time of each step, from up to ``passes`` runs of the program, but not many after ``seconds``.
+        Donated inputs are not written to."""
+        taken = []
         begin = perf_counter()
         for count in range(passes):
             if count >= 3 and perf_counter() - begin > seconds:
@@ -125,16 +121,9 @@ class Executable:
             given = list(inputs)
             for _, j in self._donations:
                 given[j] = given[j].copy()
-            step = self.program.stepwise(self._donate(given, outputs), outputs)
-            for k, times in enumerate(taken):
-                start = perf_counter()
-                step(k)
-                times.append(perf_counter() - start)
-            start = perf_counter()
-            step(0, 0)
-            overhead.append(perf_counter() - start)
-        least = float(np.median(overhead))
-        return [max(float(np.median(times)) - least, CLOCK_SECONDS) for times in taken]
+            taken.append(self.program.timed(self._donate(given, outputs), outputs)())
+        medians = np.median(taken, axis=0) * seconds_per_tick()
+        return [float(x) for x in medians]
 
     def cost_analysis(self) -> dict[str, int]:
         """Scalar operations, bytes moved by the kernels, launches, and how many distinct kernels these are."""

@@ -39,7 +39,7 @@ import numpy as np
 
 from funcgrad.kernels.nested import FRAME_HEADER
 from funcgrad.runtime import memory, threads
-from funcgrad.runtime.compile import core_function
+from funcgrad.runtime.compile import compile_runtime, core_function
 
 __all__ = [
     "ARRAY",
@@ -85,15 +85,20 @@ _FUNCTIONS = (
 API = {name: 8 * i for i, name in enumerate((*_FUNCTIONS, "ndarray", "none", "run"))}
 """Where `python_api` holds what, in bytes."""
 
-_RUN = f"""
-def run(frame):
+
+def _walk(signature: str, before: str = "", at_end: str = "pass") -> str:
+    """The loop over the rows of a frame; ``before`` is done before each row, ``at_end`` behind the last."""
+    return f"""
+def {signature}:
     rows = load(frame + {8 * _ROWS})
     slots = frame + {8 * HEADER_WORDS}
     cell = load(frame + {8 * _POOL})
-    for i in range(load(frame + {8 * _COUNT})):
+    count = load(frame + {8 * _COUNT})
+    for i in range(count):
         row = rows + i * {8 * _ROW_WORDS}
         if load(row) != {KERNEL}:
             return -1
+        {before}
         fn = load(row + 8)
         ints = load(row + 16)
         extent = load(row + 24)
@@ -107,8 +112,14 @@ def run(frame):
             call_kernel(fn, slots, ints, 0, extent)
         if load(row + 40) != 0 and load(frame + {8 * STATUS_WORD}) != 0:
             return i + 1
+    {at_end}
     return 0
 """
+
+
+_READ_CLOCK = "store(ticks + 8 * {}, cycles())"
+_RUN = _walk("run(frame)")
+_RUN_TIMED = _walk("run_timed(frame, ticks)", _READ_CLOCK.format("i"), _READ_CLOCK.format("count"))
 
 # The built-in function: entry(frame, *inputs, *outputs) -> status as a Python integer, or NULL with the
 # exception that a host step raised. `self` is an ndarray of addresses, see `python_api`.
@@ -344,28 +355,29 @@ class Program:
         if len(self._free) < _KEPT_FRAMES:
             self._free.append(frame)
 
-    def stepwise(self, inputs: Sequence[Any], outputs: Sequence[np.ndarray]) -> Callable[..., None]:
-        """`step(k)` runs step k alone, `step(k, count)` that many from there on, over slots that are filled once: for
-        who wants to look, or take the time, between two steps. Holds the GIL."""
+    def timed(self, inputs: Sequence[Any], outputs: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
+        """A function that runs the program and returns the ticks of each step, see `clock`. Holds the GIL."""
         arena = memory.aligned(self._arena_bytes)
         held = [np.array(x) if k == SCALAR else x for x, k in zip(inputs, self._kinds, strict=False)]
         frame = self.template.copy()
         first = HEADER_WORDS + len(held) + len(outputs)
         frame[HEADER_WORDS:first] = [x.ctypes.data for x in (*held, *outputs)]
         frame[len(frame) - len(self.temporaries) :] = self.temporaries + arena.ctypes.data
-        run = ctypes.PYFUNCTYPE(ctypes.c_ssize_t, ctypes.c_ssize_t)(run_address())
-        keep = arena, held, outputs, frame
+        ticks = np.zeros(len(self.steps) + 1, np.int64)
+        address = compile_runtime(_RUN_TIMED, "run_timed", 2)
+        run = ctypes.PYFUNCTYPE(ctypes.c_ssize_t, ctypes.c_ssize_t, ctypes.c_ssize_t)(address)
+        keep = arena, held, outputs
         if self.parallel:
             threads.start()
 
-        def step(k: int, count: int = 1) -> None:
-            frame[_ROWS] = self._rows[k:].ctypes.data
-            frame[_COUNT], frame[STATUS_WORD] = count, 0
-            status = run(frame.ctypes.data)
+        def once() -> np.ndarray:
+            frame[STATUS_WORD] = 0
+            status = run(frame.ctypes.data, ticks.ctypes.data)
             if status:
-                self._raise(status + k, *keep[1:3])
+                self._raise(status, *keep[1:])
+            return np.diff(ticks)
 
-        return step
+        return once
 
     def _make_template(self, release_gil: bool) -> np.ndarray:
         template = np.zeros(HEADER_WORDS + self._slots, np.int64)
