@@ -29,7 +29,8 @@ from .call import jit_p
 from .check import CODE, Error, Site, check_p
 from .check_rules import KINDS, Found, picked
 from .checkpoint import checkpoint_p
-from .cond import cond_p, unified
+from .cond import cond_p
+from .cond_programs import unified
 from .custom import custom_p, with_leading_results
 from .derived import call_jaxpr, closed_over, per_jaxpr, per_jaxprs, without_constants
 from .loop import while_p

@@ -30,7 +30,7 @@ from .derived import call_jaxpr, grown, linearize_by_running, silent
 from .interpret import execute, handed_over, interpreter, patience, typed_results
 from .loop_programs import batched_loop, jvp_body, linearized, masked_loop, pushed, with_unused_inputs
 from .reverse import backward, backward_avals, backward_nonzero
-from .scan import chosen, linear_carries
+from .scan_programs import chosen, linear_carries
 
 __all__ = ["while_p"]
 

@@ -20,7 +20,7 @@ from ..transforms.batch import batch_subtrace, move_batch
 from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linearize_flat
 from .derived import call_jaxpr, grown, per_jaxpr, per_jaxprs, without_constants
-from .scan import chosen, either
+from .scan_programs import chosen, either
 
 __all__ = ["Batched", "batched_loop", "jvp_body", "linearized", "masked_loop", "pushed", "with_unused_inputs"]
 

@@ -40,9 +40,10 @@ from ..ops.elementwise import (
 )
 from ..ops.shape import concatenate, slice_in_dim
 from ..ops.structural import expand_dims, shape_of, squeeze
-from .cond import cond_p, unified
+from .cond import cond_p
+from .cond_programs import unified
 from .derived import call_jaxpr, per_jaxpr, select_program, without_constants
-from .scan import chosen, transposed_body
+from .scan_programs import chosen, transposed_body
 
 __all__ = ["FEW_SLOTS", "SLOTS", "backward", "backward_avals", "backward_nonzero", "known_step"]
 

@@ -17,7 +17,8 @@ from ..core.primitive import Primitive
 from ..core.staging import stage
 from ..ops.marks import name_p
 from .call import jit_p, named_call_p
-from .cond import Slots, cond_p, with_slots
+from .cond import cond_p
+from .cond_programs import Slots, with_slots
 from .derived import call_jaxpr, per_jaxpr, silent_eqn
 from .policies import Policy
 from .scan import scan_p

@@ -12,11 +12,13 @@ from ..core.staging import stage
 from ..transforms.taylor import RULES, Series, jet_flat, terms_of
 from .call import jit_p, named_call_p
 from .checkpoint import checkpoint_p
-from .cond import cond_p, unified
+from .cond import cond_p
+from .cond_programs import unified
 from .derived import call_jaxpr, per_jaxpr, per_jaxprs, without_constants
 from .loop import while_p
 from .loop_programs import with_unused_inputs
-from .scan import either, scan_p
+from .scan import scan_p
+from .scan_programs import either
 
 __all__: list[str] = []
 
