@@ -20,7 +20,6 @@ small extents, and neither the number of iterations nor unusual constants.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +27,7 @@ import numpy as np
 from ..core import lowering as L
 from ..core.avals import ShapedArray
 from ..core.jaxpr import ClosedJaxpr, Eqn, Jaxpr, Literal, Var
+from ..record import record
 from .nest import indent
 from .register_rules import ON_MEMORY, RULES, left, variables
 from .register_values import MOST_ELEMENTS, Buffer, Elements, Memory, Unsupported
@@ -39,7 +39,7 @@ MOST_LINES: Final = 6000
 _TEXT_NUMBERS: Final = (0, 1, -1, 2, 0.5)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class RegisterLoop:
     """A loop as one kernel. ``operands`` numbers the memory that it touches: ``k`` is operand ``k`` of the loop,
     ``-1 - k`` its result ``k``; behind them comes, if it has a condition, the word that becomes 1 once that fails. The

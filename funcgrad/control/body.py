@@ -8,7 +8,6 @@ in JAX; any other change of type is an error that names the leaf and the cast.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from .. import tree
@@ -17,6 +16,7 @@ from ..core.jaxpr import ClosedJaxpr, eval_jaxpr
 from ..core.staging import stage
 from ..core.trace import EVAL, STATE
 from ..ops.promotion import as_dtype, common_dtype
+from ..record import record
 from ..transforms.flat import FlatFunction, own_all
 from .derived import without_constants
 
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Body:
     """``jaxpr``: ``(consts, leaves of the arguments) -> leaves of the result``, whose structure is ``out_tree``."""
 

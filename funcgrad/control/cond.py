@@ -8,7 +8,6 @@ selected. The linear program of a branch keeps residuals; branches share the slo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from ..core.staging import stage
 from ..ops.create import instantiate_zeros
 from ..ops.elementwise import convert_element_type, eq, maximum, minimum, ne, select
 from ..ops.structural import broadcast_in_dim, shape_of
+from ..record import record
 from ..transforms.batch import batch_subtrace, move_batch
 from ..transforms.flat import argument_name, check_callable
 from ..transforms.forward import instantiate, jvp_flat
@@ -145,7 +145,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], out: Any, **params: An
 # reverse mode -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class _Linearized:
     """``primal``: ``operands -> (outs, slots of residuals)``. ``linear``: ``(operands that are residuals, slots,
     tangents) -> tangents``; ``kept`` says which operands these are."""
@@ -198,7 +198,7 @@ def _linearized_branches(branches: Branches, nonzero: tuple[bool, ...]) -> _Line
     return _Linearized(consts, primals, tuple(kept), n_outs, linear_consts, linears, out_nonzero)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class _Half:
     """A branch, linearized: ``sources`` says of each residual of ``linear`` which operand (True) or which of the new
     residuals (False) it is."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -19,6 +18,7 @@ from ..core.primitive import ZERO
 from ..core.staging import stage
 from ..core.trace import STATE, Tracer
 from ..errors import FuncgradError
+from ..record import record
 from ..transforms.batch import batch_subtrace
 from ..transforms.forward import jvp_flat
 from ..transforms.linear import linear_function, linearize_flat
@@ -108,7 +108,7 @@ def jvp_jaxpr(closed: ClosedJaxpr, nonzero: tuple[bool, ...]) -> tuple[ClosedJax
     return stage(fun, avals, f"jvp({closed.jaxpr.name})"), out_nonzero
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Linearized:
     """``primal``: ``ins -> (outs, new residuals)``. A residual is an input, an output or new: ``sources`` are indices
     into ``[*ins, *primal's results]``. ``linear``: ``(residuals, nonzero tangents) -> nonzero tangent outs``."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,6 +30,7 @@ from ..core.staging import stage
 from ..ops.create import instantiate_zeros
 from ..ops.elementwise import add
 from ..ops.structural import moveaxis
+from ..record import record
 from ..transforms.batch import batch_subtrace, move_batch
 from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linear_function, linearize_flat
@@ -44,7 +44,7 @@ T = TypeVar("T")
 Flags = tuple[bool, ...]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class _Parts:
     """How the operands of a scan, and the inputs of its jaxpr, divide."""
 
@@ -213,7 +213,7 @@ def set_segments(linearize: Callable[..., Any]) -> None:
     _segments = linearize
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class _Linearized:
     """``primal``: the body with ``n_new`` residuals as additional ys. ``invariant``: ``consts -> residuals`` that are
     the same at every step. A residual comes from a const, from these, from xs or from ys: ``fixed`` and ``stacked``

@@ -7,12 +7,12 @@ equation in the current trace, so that every transform composes with every other
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..errors import JaxprError
+from ..record import field, record
 from .avals import ShapedArray, aval_of
 from .primitive import Primitive
 from .trace import STATE, Source, acts_for_source
@@ -62,7 +62,7 @@ class Literal:
 Atom = Var | Literal
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@record(frozen=True, eq=False, slots=True)
 class Eqn:
     primitive: Primitive
     invars: tuple[Atom, ...]
@@ -74,7 +74,7 @@ class Eqn:
         return f"{self.outvars} = {self.primitive}{self.params} {self.invars}"
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Jaxpr:
     constvars: tuple[Var, ...]
     invars: tuple[Var, ...]
@@ -89,7 +89,7 @@ class Jaxpr:
     __repr__ = __str__
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class ClosedJaxpr:
     jaxpr: Jaxpr
     consts: tuple[Any, ...] = ()

@@ -10,12 +10,13 @@ Layout(shape=(3, 2), strides=(1, 3), offset=0)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from ..record import record
 
 __all__ = ["Layout"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Layout:
     shape: tuple[int, ...]
     strides: tuple[int, ...]

@@ -12,9 +12,9 @@ no heavy function is ever computed twice for an element.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ..record import field, record
 from .affine import Walk, contiguous_strides, split_padded, split_walk
 from .graph import ALONE, CHEAP_WEIGHT, INLINED_KINDS, Call, Graph, Value
 from .ir import TILE
@@ -36,7 +36,7 @@ class Refusal(NamedTuple):
     cause: Value | None = None
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Group:
     """``axes`` are the reduced axes of ``domain``, None as long as nothing is folded. ``block``: see ``Value``.
     ``floor``: the last barrier that any member stands behind."""

@@ -20,14 +20,13 @@ import hashlib
 import os
 import stat
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from funcgrad.errors import FuncgradWarning
+from funcgrad.record import record
 
 __all__ = ["CacheInfo", "CacheWarning", "DiskCache", "clear", "default_cache", "info"]
 
@@ -44,7 +43,7 @@ class CacheWarning(FuncgradWarning):
     """The kernel cache on disk cannot be used, or an entry of it was bad. Results are not affected."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class CacheInfo:
     """What `info()` reports: the place, its content now, and this process's traffic with it."""
 
@@ -100,7 +99,8 @@ class DiskCache:
             return False
         assert self.path is not None
         try:
-            handle, temporary = tempfile.mkstemp(prefix=key[:16], suffix=".tmp", dir=self.path)
+            temporary = self.path / f"{key[:16]}{os.urandom(8).hex()}.tmp"
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
             try:
                 with os.fdopen(handle, "wb") as out:
                     out.write(_MAGIC + hashlib.sha256(payload).digest() + payload)
