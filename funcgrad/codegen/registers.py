@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -54,6 +55,25 @@ class RegisterLoop:
 
 def register_loop(eqn: Eqn) -> RegisterLoop | None:
     """``scan`` or ``while`` as one kernel, if its values are small and all of its operations have a scalar form."""
+    p = eqn.params
+    programs = [p["jaxpr"]] if "jaxpr" in p else [p["body_jaxpr"], p["cond_jaxpr"]]
+    if any([x.consts for x in programs]):
+        return _made(eqn)
+    body, *others = [x.jaxpr for x in programs]
+    counts = tuple([p.get(name) for name in ("n_consts", "n_carry", "cond_nconsts", "body_nconsts")])
+    operands = tuple([a.aval for a in eqn.invars[: (p["n_consts"] + p["n_carry"]) if "jaxpr" in p else None]])
+    known = _loops.setdefault(body, {})
+    key = (*others, counts, operands)
+    if key not in known:
+        known[key] = _made(eqn)
+    return known[key]
+
+
+_loops: WeakKeyDictionary[Jaxpr, dict[Any, RegisterLoop | None]] = WeakKeyDictionary()
+"""The text does not depend on the number of steps, in which equal bodies may differ (see ``core.intern``)."""
+
+
+def _made(eqn: Eqn) -> RegisterLoop | None:
     try:
         return _Loop(eqn).text()
     except Unsupported:

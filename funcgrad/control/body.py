@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import tree
 from ..core.avals import ShapedArray, aval_of
+from ..core.intern import interned
 from ..core.jaxpr import ClosedJaxpr, eval_jaxpr
 from ..core.staging import stage
 from ..core.trace import EVAL, STATE
@@ -52,7 +53,7 @@ def stage_body(fun: Callable[..., Any], in_tree: tree.PyTreeDef, avals: Sequence
     flat = FlatFunction(fun, in_tree)
     closed = stage(flat, avals, flat.__name__)
     consts, jaxpr = without_constants(closed)
-    return Body(jaxpr, consts, flat.out_tree)
+    return Body(interned(jaxpr), consts, flat.out_tree)
 
 
 def converted(body: Body, avals: Sequence[ShapedArray]) -> Body:
@@ -64,7 +65,7 @@ def converted(body: Body, avals: Sequence[ShapedArray]) -> Body:
         outs = eval_jaxpr(body.jaxpr.jaxpr, (), *args)
         return [as_dtype(x, a.dtype, a.weak_type) for x, a in zip(outs, avals, strict=True)]
 
-    return Body(stage(fun, body.jaxpr.in_avals, body.jaxpr.jaxpr.name), body.consts, body.out_tree)
+    return Body(interned(stage(fun, body.jaxpr.in_avals, body.jaxpr.jaxpr.name)), body.consts, body.out_tree)
 
 
 def flatten_operands(args: tuple[Any, ...], what: str, name: Callable[[int], str]) -> tuple[list[Any], tree.PyTreeDef]:

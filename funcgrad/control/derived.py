@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..core.avals import ShapedArray, aval_of
+from ..core.intern import clear_interned
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Var, eval_jaxpr, has_effect, live_eqns
 from ..core.primitive import ZERO
 from ..core.staging import stage
@@ -81,6 +82,7 @@ def per_jaxprs(fun: F) -> F:
 
 
 def clear_derived() -> None:
+    clear_interned()
     for cache in _caches:
         cache.clear()
 

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from ..core.jaxpr import ClosedJaxpr, Eqn
+from ..core.jaxpr import ClosedJaxpr, Eqn, Jaxpr
 from ..core.layout import Layout
 from ..core.lowering import Branch, Scan, While
 from ..record import field, record
@@ -119,15 +120,33 @@ def _rounded(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
+_lowered: WeakKeyDictionary[Jaxpr, dict[Any, tuple[Graph, list[Launch | Call], MemoryPlan]]] = WeakKeyDictionary()
+
+
 def _nest(b: GraphBuilder, closed: ClosedJaxpr, heirs: Mapping[int, int] | None = None) -> Nested:
-    """Lower an inner program; ``heirs``: which outputs may be written over which inputs."""
+    """Lower an inner program; ``heirs``: which outputs may be written over which inputs.
+
+    It is done once for a body, which loops of any number of steps have in common (see ``core.intern``).
+    """
+    heirs = heirs or {}
+    if closed.consts:
+        return Nested(closed, *_lower(b, closed, heirs))
+    known = _lowered.setdefault(closed.jaxpr, {})
+    key = (type(b.backend), tuple(heirs.items()))
+    if key not in known:
+        known[key] = _lower(b, closed, heirs)
+    return Nested(closed, *known[key])
+
+
+def _lower(
+    b: GraphBuilder, closed: ClosedJaxpr, heirs: Mapping[int, int]
+) -> tuple[Graph, list[Launch | Call], MemoryPlan]:
     graph = build_graph(closed, b.rules, b.backend)
     steps = build_steps(graph, form_groups(graph))
-    heirs = heirs or {}
     given = set(heirs.values())
     donated = [k in given for k in range(len(graph.inputs))]
     plan = make_plan(steps, graph.inputs, graph.outputs, [v for v, _ in graph.constants], donated, heirs)
-    return Nested(closed, graph, steps, plan)
+    return graph, steps, plan
 
 
 def _place(programs: Sequence[Nested], together: bool) -> int:
