@@ -17,6 +17,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from . import preload
+from .loader import load_object
+from .machine import remembered
 
 if TYPE_CHECKING:
     from llvmlite.binding import ModulePassManager, ModuleRef, PassBuilder, TargetMachine
@@ -52,6 +54,10 @@ def _features() -> str:
 @cache
 def describe() -> tuple[str, ...]:
     """Everything about the machine that generated code depends on; part of every kernel's cache key."""
+    return remembered(_described)
+
+
+def _described() -> tuple[str, ...]:
     llvm = _llvm()
     pointer = str(ctypes.sizeof(ctypes.c_void_p))
     version = ".".join(map(str, llvm.llvm_version_info))
@@ -224,6 +230,9 @@ def _engine() -> Any:
 
 def addresses_of(symbols: Sequence[str], obj: bytes) -> tuple[int, ...]:
     """Load an object file into the process, for good, and return the addresses of these symbols of it."""
+    found = load_object(obj, symbols)
+    if found is not None:
+        return found
     engine = _engine()
     engine.add_object_file(_llvm().ObjectFileRef.from_data(obj))
     engine.finalize_object()
