@@ -7,7 +7,6 @@ It is kept beside the kernels, under what tells this machine from others: the pr
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import sys
@@ -15,23 +14,13 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from funcgrad.codegen.llvm import llvm_library
+
 from .cache import default_cache
 
-__all__ = ["is_remembered", "llvm_library", "remembered"]
+__all__ = ["is_remembered", "remembered"]
 
 Description = tuple[str, ...]
-
-
-@cache
-def llvm_library() -> Path | None:
-    """The file of llvmlite's library, found without importing it."""
-    try:
-        spec = importlib.util.find_spec("llvmlite")
-        folders = spec.submodule_search_locations if spec is not None else None
-        library = Path(folders[0]) / "binding" / "libllvmlite.so" if folders else None
-        return library if library is not None and library.exists() else None
-    except (AttributeError, ImportError, OSError, ValueError):
-        return None
 
 
 @cache

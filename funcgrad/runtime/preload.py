@@ -12,7 +12,9 @@ import os
 import sys
 import threading
 
-from .machine import is_remembered, llvm_library
+from funcgrad.codegen.llvm import llvm_library
+
+from .machine import is_remembered
 
 __all__ = ["preload", "wait"]
 

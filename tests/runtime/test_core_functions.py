@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from funcgrad.runtime import machine, preload
+from funcgrad.codegen.llvm import llvm_library
+from funcgrad.runtime import preload
 from funcgrad.runtime.parallel import in_parallel, prompt_threads
 from tests.runtime.native import run_script
 
@@ -93,7 +94,7 @@ def test_a_library_that_is_not_where_we_look_is_left_to_llvmlite(
     answer: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", answer)
-    machine.llvm_library.cache_clear()
+    llvm_library.cache_clear()
     preload._load()  # says nothing, raises nothing
-    assert machine.llvm_library() is None
-    machine.llvm_library.cache_clear()
+    assert llvm_library() is None
+    llvm_library.cache_clear()
