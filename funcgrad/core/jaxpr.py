@@ -120,14 +120,22 @@ def subjaxprs(params: dict[str, Any]) -> list[Jaxpr]:
     """The jaxprs that an equation's params own, in order."""
     found: list[Jaxpr] = []
     for value in params.values():
-        items = value if isinstance(value, (tuple, list)) else (value,)
-        found += [x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in items if isinstance(x, (Jaxpr, ClosedJaxpr))]
+        for x in value if isinstance(value, (tuple, list)) else (value,):
+            kind = type(x)
+            if kind is ClosedJaxpr:
+                found.append(x.jaxpr)
+            elif kind is Jaxpr:
+                found.append(x)
     return found
 
 
 def has_effect(eqn: Eqn) -> bool:
     """Whether an equation does more than compute its results, itself or in a jaxpr that it owns."""
-    return eqn.primitive.has_effect or any([has_effect(e) for inner in subjaxprs(eqn.params) for e in inner.eqns])
+    if eqn.primitive.has_effect:
+        return True
+    if not eqn.params:
+        return False
+    return any([has_effect(e) for inner in subjaxprs(eqn.params) for e in inner.eqns])
 
 
 def live_eqns(eqns: Sequence[Eqn], outs: Sequence[Atom], effects: bool = True) -> list[Eqn]:

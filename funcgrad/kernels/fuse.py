@@ -129,7 +129,7 @@ def _computed_once(walk: Walk, group: Group) -> bool:
     return sorted(moves, reverse=True) == moves
 
 
-def member_walks(value: Value, group: Group) -> list[Walk]:
+def member_walks(value: Value, group: Group) -> Sequence[Walk]:
     """The walks through the operands of a member of ``group``, over the group's domain."""
     row = value.kind not in ("fold", "argfold") and group.is_row(value)
     if value.kind == "padded":
@@ -140,12 +140,12 @@ def member_walks(value: Value, group: Group) -> list[Walk]:
     return [Walk(embedded(group, x.layout.strides, row), x.layout.offset) for x in value.operands]
 
 
-def operand_walks(value: Value, walk: Walk, domain: tuple[int, ...]) -> list[Walk] | None:
+def operand_walks(value: Value, walk: Walk, domain: tuple[int, ...]) -> Sequence[Walk] | None:
     """The walks through the operands of an expression, given one through itself."""
     if value.kind == "padded":
         parts = split_padded(walk, domain, value.shape, value.mode, value.operands[0].layout)
         return None if parts is None else [parts[1], Walk((0,) * len(domain), value.operands[1].layout.offset)]
-    return split_walk(walk, domain, value.shape, [x.layout for x in value.operands])
+    return split_walk(walk, domain, value.shape, tuple([x.layout for x in value.operands]))
 
 
 def obstacle(value: Value, group: Group) -> str:

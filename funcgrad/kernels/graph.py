@@ -19,6 +19,7 @@ The kinds of values:
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -29,7 +30,6 @@ from ..core.avals import ShapedArray
 from ..core.jaxpr import ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from ..core.layout import Layout
 from ..record import record
-from ..util import prod
 
 __all__ = ["Backend", "Call", "Graph", "Ref", "Value"]
 
@@ -104,7 +104,7 @@ class Value:
 
     @property
     def size(self) -> int:
-        return prod(self.shape)
+        return math.prod(self.shape)
 
     @property
     def virtual(self) -> bool:
