@@ -13,22 +13,9 @@ Names are JAX's, arrays and dtypes NumPy's, kernels Numba's Python.
 
 from __future__ import annotations
 
-from . import (
-    ad_checkpoint,
-    checkify,
-    custom_derivatives,
-    debug,
-    experimental,
-    flatten_util,
-    jet,
-    lax,
-    nn,
-    numpy,
-    scipy,
-    test_util,
-    tree,
-    tree_util,
-)
+from typing import TYPE_CHECKING
+
+from . import debug, lax, nn, numpy, scipy, tree, tree_util
 from ._version import __version__
 from .config import config
 from .control.call import named_call
@@ -43,16 +30,38 @@ from .core.trace import Tracer
 from .debug import infs as debug_infs
 from .debug import nans as debug_nans
 from .errors import FuncgradError, FuncgradWarning, LeakedTracerError, NonDifferentiableError, NonFiniteError
-from .explain import Explanation, explain
 from .jit import clear_caches, jit
+from .later import later
 from .numpy import at
 from .runtime import cache
 from .runtime.threads import get_num_threads, set_num_threads
-from .sparse import sparse_hessian, sparse_jacobian
 from .transforms.derive import grad, jvp, linear_transpose, linearize, value_and_grad, vjp
 from .transforms.inspect import ShapeDtypeStruct, eval_shape, make_jaxpr
 from .transforms.jacobian import hessian, jacfwd, jacrev
 from .transforms.vmap import vmap
+
+if TYPE_CHECKING:
+    from . import ad_checkpoint, checkify, custom_derivatives, experimental, flatten_util, jet, sparse, test_util
+    from .explanation import Explanation, explain
+    from .sparse import sparse_hessian, sparse_jacobian
+else:
+    __getattr__, __dir__ = later(
+        __name__,
+        {
+            "Explanation": "explanation",
+            "ad_checkpoint": "ad_checkpoint",
+            "checkify": "checkify",
+            "custom_derivatives": "custom_derivatives",
+            "experimental": "experimental",
+            "explain": "explanation",
+            "flatten_util": "flatten_util",
+            "jet": "jet",
+            "sparse": "sparse",
+            "sparse_hessian": "sparse",
+            "sparse_jacobian": "sparse",
+            "test_util": "test_util",
+        },
+    )
 
 remat = checkpoint
 
@@ -113,6 +122,7 @@ __all__ = [
     "saved_residuals",
     "scipy",
     "set_num_threads",
+    "sparse",
     "sparse_hessian",
     "sparse_jacobian",
     "test_util",

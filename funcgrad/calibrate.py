@@ -9,7 +9,6 @@ that they would have.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from math import log
 from time import perf_counter
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .jit import jit
+from .record import record
 from .runtime.threads import get_num_threads
 
 __all__ = ["Machine", "machine"]
@@ -28,7 +28,7 @@ _CHAIN_SIZE = 2048
 _MATRIX = 384
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Machine:
     """Rates per second. ``bandwidth`` lists (bytes moved, bytes per second) with growing sizes; ``scalar_ops`` are of
     one thread in float64, ``product_flops`` of all threads in float64."""

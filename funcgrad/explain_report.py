@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from .calibrate import Machine
 from .explain_text import as_html, as_text
+from .record import record
 
 __all__ = ["Boundary", "Equation", "ExplainedProgram", "ExplainedStep", "Explanation"]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Equation:
     """An equation of the program that was compiled (after the passes), and the user's line that it comes from."""
 
@@ -23,7 +23,7 @@ class Equation:
     """Whether an earlier step computes the same: it was cheaper than storing and loading it."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ExplainedStep:
     """One step. ``kind`` is ``kernel``, ``library``, ``loop`` (or branch), ``host`` or ``elided`` (a copy of memory to
     itself).
@@ -56,7 +56,7 @@ class ExplainedStep:
     programs: tuple[ExplainedProgram, ...] = ()
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ExplainedProgram:
     """A program that a step owns: the ``body`` or the ``condition`` of a loop, or ``branch 0``, and so on.
 
@@ -72,7 +72,7 @@ class ExplainedProgram:
     equations: tuple[Equation, ...] = ()
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Boundary:
     """``buffer``, made in step ``producer``, goes through memory to step ``consumer``; ``reason`` says what prevented
     fusion."""
@@ -84,7 +84,7 @@ class Boundary:
     reason: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Explanation:
     """What `explain` found. ``str()`` of it is a report, and so is its display in a notebook.
 

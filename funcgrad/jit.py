@@ -15,7 +15,6 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -32,6 +31,7 @@ from .core.primitive import Primitive
 from .core.staging import stage
 from .core.trace import EVAL, STATE, Tracer
 from .passes.pipeline import optimize
+from .record import record
 from .runtime.callables import NativelyCalled
 from .transforms.flat import FlatFunction, canonical_argnums, check_arguments, check_callable, function_name
 from .tree_specialize import Specialized, specialize
@@ -102,7 +102,7 @@ def _converter(x: Any, aval: ShapedArray) -> Callable[[Any], Any] | None:
     return functools.partial(as_input, aval=aval)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Traced:
     """A function traced for one signature: ``jaxpr`` takes the leaves of the dynamic arguments."""
 
@@ -119,7 +119,7 @@ class Traced:
         return Lowered(self, _compile(self.jaxpr, self.donated))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Lowered:
     """A fused program: its kernels are known, as source."""
 
@@ -137,7 +137,7 @@ class Lowered:
         return Compiled(self.traced, _compile(self.traced.jaxpr, self.traced.donated, compiler))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Compiled:
     """A program ready to run for one signature. Call it with arguments of exactly that signature."""
 

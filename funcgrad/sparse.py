@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from .passes.dependence import LIMIT, Rows, identity, selected
 from .passes.pipeline import optimize
 from .passes.sparsity import dependence
 from .passes.sparsity_control import reach
+from .record import record
 from .runtime.coloring import Coloring, color_matrix, color_symmetric
 from .transforms.derive import grad, jvp, vjp
 from .transforms.flat import (
@@ -48,7 +48,7 @@ _PLANS = 16
 """Combinations of shapes whose patterns are kept."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class _Plan:
     """What is known for one combination of shapes: everything but the numbers."""
 

@@ -9,8 +9,9 @@ A *key path* is a tuple of entries, one per container passed through on the way 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
+
+from .record import record
 
 __all__ = [
     "DictKey",
@@ -25,7 +26,7 @@ KeyPath = tuple[Any, ...]
 """A tuple of key entries; entries of user classes may be of any type with a useful ``str``."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class SequenceKey:
     """Position in a list, tuple or deque; prints as ``[0]``."""
 
@@ -35,7 +36,7 @@ class SequenceKey:
         return f"[{self.idx!r}]"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class DictKey:
     """Key of a dictionary; prints as ``['name']``."""
 
@@ -45,7 +46,7 @@ class DictKey:
         return f"[{self.key!r}]"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class GetAttrKey:
     """Attribute of a named tuple, dataclass or registered class; prints as ``.name``."""
 
@@ -55,7 +56,7 @@ class GetAttrKey:
         return f".{self.name}"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class FlattenedIndexKey:
     """Child number of a class registered without keys; prints as ``[<flat index 0>]``."""
 

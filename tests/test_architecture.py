@@ -23,6 +23,8 @@ PACKAGE = "funcgrad"
 LAYERS: dict[str, int] = {
     "_version": 0,
     "errors": 0,
+    "later": 0,
+    "record": 0,
     "util": 0,
     "tree": 0,
     "tree_path": 0,

@@ -9,9 +9,9 @@ compilers: our front end, and Numba, to which `numba_target` offers each instruc
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
+from ..record import record
 from .vecmath.expr import Kind, Scalar
 from .vecmath.registry import Definition, emit_call
 
@@ -21,7 +21,7 @@ IMMEDIATE: Final = None
 """Stands in `Instruction.arguments` for an integer that is part of the text, not a value."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Instruction:
     """``emit(body, *operands)`` gives the result, or None where ``result`` is None.
 

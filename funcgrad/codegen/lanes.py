@@ -16,10 +16,11 @@ NaN in every element, as with the library.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
+
+from ..record import replace
 
 __all__ = ["LANES", "LARGEST", "MEDIUM", "lane_source", "lane_table"]
 

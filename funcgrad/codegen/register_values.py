@@ -9,13 +9,13 @@ an old one afterwards cannot be written in this form.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
 from ..core.avals import ShapedArray
 from ..core.layout import Layout
+from ..record import field, record
 from .scalar import suffix
 
 __all__ = [
@@ -40,7 +40,7 @@ class Unsupported(Exception):
     """The loop must run kernel by kernel."""
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Buffer:
     """Memory at a pointer, under the number that its loads and stores bear; ``version`` is what it holds now."""
 
@@ -51,7 +51,7 @@ class Buffer:
     version: object = field(default_factory=object)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Memory:
     """A value that lies in a buffer, as long as the buffer is of this version."""
 

@@ -20,14 +20,15 @@ small extents, and neither the number of iterations nor unusual constants.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from ..core import lowering as L
 from ..core.avals import ShapedArray
 from ..core.jaxpr import ClosedJaxpr, Eqn, Jaxpr, Literal, Var
+from ..record import record
 from .nest import indent
 from .register_rules import ON_MEMORY, RULES, left, variables
 from .register_values import MOST_ELEMENTS, Buffer, Elements, Memory, Unsupported
@@ -39,7 +40,7 @@ MOST_LINES: Final = 6000
 _TEXT_NUMBERS: Final = (0, 1, -1, 2, 0.5)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class RegisterLoop:
     """A loop as one kernel. ``operands`` numbers the memory that it touches: ``k`` is operand ``k`` of the loop,
     ``-1 - k`` its result ``k``; behind them comes, if it has a condition, the word that becomes 1 once that fails. The
@@ -54,6 +55,25 @@ class RegisterLoop:
 
 def register_loop(eqn: Eqn) -> RegisterLoop | None:
     """``scan`` or ``while`` as one kernel, if its values are small and all of its operations have a scalar form."""
+    p = eqn.params
+    programs = [p["jaxpr"]] if "jaxpr" in p else [p["body_jaxpr"], p["cond_jaxpr"]]
+    if any([x.consts for x in programs]):
+        return _made(eqn)
+    body, *others = [x.jaxpr for x in programs]
+    counts = tuple([p.get(name) for name in ("n_consts", "n_carry", "cond_nconsts", "body_nconsts")])
+    operands = tuple([a.aval for a in eqn.invars[: (p["n_consts"] + p["n_carry"]) if "jaxpr" in p else None]])
+    known = _loops.setdefault(body, {})
+    key = (*others, counts, operands)
+    if key not in known:
+        known[key] = _made(eqn)
+    return known[key]
+
+
+_loops: WeakKeyDictionary[Jaxpr, dict[Any, RegisterLoop | None]] = WeakKeyDictionary()
+"""The text does not depend on the number of steps, in which equal bodies may differ (see ``core.intern``)."""
+
+
+def _made(eqn: Eqn) -> RegisterLoop | None:
     try:
         return _Loop(eqn).text()
     except Unsupported:

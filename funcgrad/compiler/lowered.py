@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 from ..codegen.cpu import kernel_source
@@ -19,6 +18,7 @@ from ..kernels.ir import Kernel, check_kernel
 from ..kernels.nested import Control, Registers
 from ..kernels.pipeline import build_steps
 from ..kernels.plan import MemoryPlan, make_plan
+from ..record import field, record
 
 __all__ = ["Lowered", "Stages", "build", "lower_jaxpr"]
 
@@ -30,7 +30,7 @@ class _Cpu:
     register_loop = staticmethod(register_loop)
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Stages:
     """The steps of one program, in order, with their texts: of a kernel its source, else nothing. ``inner`` holds, by
     the number of a step, the programs that it owns."""
@@ -95,7 +95,7 @@ def _name(call: Call, number: int) -> str:
     return f"# {names[number] if names else f'branch {number}'}"
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Lowered:
     """Everything of a program that is known before machine code is made."""
 

@@ -8,15 +8,16 @@ in JAX; any other change of type is an error that names the leaf and the cast.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from .. import tree
 from ..core.avals import ShapedArray, aval_of
+from ..core.intern import interned
 from ..core.jaxpr import ClosedJaxpr, eval_jaxpr
 from ..core.staging import stage
 from ..core.trace import EVAL, STATE
 from ..ops.promotion import as_dtype, common_dtype
+from ..record import record
 from ..transforms.flat import FlatFunction, own_all
 from .derived import without_constants
 
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Body:
     """``jaxpr``: ``(consts, leaves of the arguments) -> leaves of the result``, whose structure is ``out_tree``."""
 
@@ -52,7 +53,7 @@ def stage_body(fun: Callable[..., Any], in_tree: tree.PyTreeDef, avals: Sequence
     flat = FlatFunction(fun, in_tree)
     closed = stage(flat, avals, flat.__name__)
     consts, jaxpr = without_constants(closed)
-    return Body(jaxpr, consts, flat.out_tree)
+    return Body(interned(jaxpr), consts, flat.out_tree)
 
 
 def converted(body: Body, avals: Sequence[ShapedArray]) -> Body:
@@ -64,7 +65,7 @@ def converted(body: Body, avals: Sequence[ShapedArray]) -> Body:
         outs = eval_jaxpr(body.jaxpr.jaxpr, (), *args)
         return [as_dtype(x, a.dtype, a.weak_type) for x, a in zip(outs, avals, strict=True)]
 
-    return Body(stage(fun, body.jaxpr.in_avals, body.jaxpr.jaxpr.name), body.consts, body.out_tree)
+    return Body(interned(stage(fun, body.jaxpr.in_avals, body.jaxpr.jaxpr.name)), body.consts, body.out_tree)
 
 
 def flatten_operands(args: tuple[Any, ...], what: str, name: Callable[[int], str]) -> tuple[list[Any], tree.PyTreeDef]:

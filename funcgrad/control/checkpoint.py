@@ -10,7 +10,6 @@ otherwise be merged with the same computation in the forward pass, and be kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..core.jaxpr import ClosedJaxpr, Jaxpr
 from ..core.lowering import Call
 from ..core.primitive import ZERO, Linear, Primitive
 from ..core.staging import stage
+from ..record import record
 from ..transforms.flat import (
     FlatFunction,
     check_arguments,
@@ -64,7 +64,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], out: Any, **params: An
     return _forward(primals, tangents, **params)[1]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class _Linearized:
     """``first``: ``ins -> (outs, kept)``. ``linear``: ``(those ins that are read, kept, tangents) -> tangents``; both
     have constants as leading operands. ``reads`` says which ins."""

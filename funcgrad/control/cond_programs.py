@@ -8,7 +8,6 @@ slots in which theirs are passed on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..core.avals import ShapedArray, aval_of
@@ -17,6 +16,7 @@ from ..core.primitive import ZERO
 from ..core.staging import stage
 from ..ops.create import instantiate_zeros
 from ..ops.elementwise import convert_element_type
+from ..record import record
 from ..transforms.batch import batch_subtrace, move_batch
 from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linear_function, linearize_flat
@@ -92,7 +92,7 @@ def jvp_branches(branches: Branches, nonzero: tuple[bool, ...]) -> tuple[list[An
 # reverse mode -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Linearized:
     """``primal``: ``operands -> (outs, slots of residuals)``. ``linear``: ``(operands that are residuals, slots,
     tangents) -> tangents``; ``kept`` says which operands these are."""
@@ -145,7 +145,7 @@ def linearized_branches(branches: Branches, nonzero: tuple[bool, ...]) -> Linear
     return Linearized(consts, primals, tuple(kept), n_outs, linear_consts, linears, out_nonzero)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class _Half:
     """A branch, linearized: ``sources`` says of each residual of ``linear`` which operand (True) or which of the new
     residuals (False) it is."""

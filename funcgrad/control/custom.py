@@ -20,7 +20,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from ..core.snapshot import Snapshots
 from ..core.staging import is_staging, stage
 from ..core.trace import EVAL, STATE
 from ..errors import ConcretizationError, FuncgradError, LeakedTracerError, NonDifferentiableError
+from ..record import record
 from ..transforms.batch import batch_subtrace, move_batch
 from ..transforms.forward import tangent_zeros
 from ..transforms.linear import LinearFunction, TangentTracer, linear_function, linearize_flat
@@ -58,7 +58,7 @@ def no_captured_tracers(what: str) -> Iterator[None]:
         ) from error
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Rules:
     name: str
     jvp: Callable[[Values, Values, Values], tuple[Values, Values]] | None
@@ -69,7 +69,7 @@ class Rules:
         return f"{self.name}({', '.join(given)})"
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Unstaged:
     """A function that has not been traced: all values are concrete."""
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..core.avals import ShapedArray, aval_of
+from ..core.intern import clear_interned
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Var, eval_jaxpr, has_effect, live_eqns
 from ..core.primitive import ZERO
 from ..core.staging import stage
 from ..core.trace import STATE, Tracer
 from ..errors import FuncgradError
+from ..record import record
 from ..transforms.batch import batch_subtrace
 from ..transforms.forward import jvp_flat
 from ..transforms.linear import linear_function, linearize_flat
@@ -81,6 +82,7 @@ def per_jaxprs(fun: F) -> F:
 
 
 def clear_derived() -> None:
+    clear_interned()
     for cache in _caches:
         cache.clear()
 
@@ -108,7 +110,7 @@ def jvp_jaxpr(closed: ClosedJaxpr, nonzero: tuple[bool, ...]) -> tuple[ClosedJax
     return stage(fun, avals, f"jvp({closed.jaxpr.name})"), out_nonzero
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Linearized:
     """``primal``: ``ins -> (outs, new residuals)``. A residual is an input, an output or new: ``sources`` are indices
     into ``[*ins, *primal's results]``. ``linear``: ``(residuals, nonzero tangents) -> nonzero tangent outs``."""

@@ -13,7 +13,6 @@ derivatives are not those of what is written out: forward over reverse is revers
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..core.avals import ShapedArray, aval_of
@@ -21,6 +20,7 @@ from ..core.jaxpr import ClosedJaxpr, dependent
 from ..core.lowering import Inline, While
 from ..core.primitive import ZERO, Linear, NotLinear, Primitive, not_linear
 from ..ops.create import instantiate_zeros
+from ..record import record
 from ..transforms.batch import batch_subtrace, move_batch
 from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linearize_flat
@@ -40,7 +40,7 @@ Slots = tuple[int, ...]
 """The parameter ``checkpoint``, if it is given: snapshots per level and levels of ``control.reverse``."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Parts:
     """How the operands of a while loop divide."""
 

@@ -6,7 +6,6 @@ Each is worked out once per jaxpr. Which carries take part is found by iterating
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..core.avals import ShapedArray
@@ -16,6 +15,7 @@ from ..core.staging import stage
 from ..ops.elementwise import bitwise_and, select
 from ..ops.reduce import reduce_or
 from ..ops.structural import broadcast_in_dim, shape_of
+from ..record import record
 from ..transforms.batch import batch_subtrace, move_batch
 from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linearize_flat
@@ -126,7 +126,7 @@ def _batched_condition(closed: ClosedJaxpr, size: int, dims: tuple[int | None, .
     return *without_constants(derived), dim is not None
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Batched:
     """A batched loop: its programs, the constants they want in front of the given ones, where the carries have their
     batch axis, and whether the condition differs along the batch."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..core.jaxpr import ClosedJaxpr, Var, dependent
@@ -16,6 +15,7 @@ from ..core.primitive import ZERO
 from ..core.staging import stage
 from ..ops.create import instantiate_zeros
 from ..ops.elementwise import add
+from ..record import record
 from ..transforms.batch import batch_subtrace, move_batch
 from ..transforms.forward import instantiate, jvp_flat
 from ..transforms.linear import linear_function, linearize_flat
@@ -38,7 +38,7 @@ T = TypeVar("T")
 Flags = tuple[bool, ...]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Parts:
     """How the operands of a scan, and the inputs of its jaxpr, divide."""
 
@@ -101,7 +101,7 @@ def jvp_body(closed: ClosedJaxpr, nonzero: Flags, n_consts: int, n_carry: int) -
 # linearization ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Linearized:
     """``primal``: the body with ``n_new`` residuals as additional ys. ``invariant``: ``consts -> residuals`` that are
     the same at every step. A residual comes from a const, from these, from xs or from ys: ``fixed`` and ``stacked``

@@ -8,7 +8,6 @@ and operands of the loop; branches share slots.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..core.avals import ShapedArray
@@ -16,6 +15,7 @@ from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Var
 from ..core.primitive import Primitive
 from ..core.staging import stage
 from ..ops.marks import name_p
+from ..record import record
 from .call import jit_p, named_call_p
 from .cond import cond_p
 from .cond_programs import Slots, with_slots
@@ -26,7 +26,7 @@ from .scan import scan_p
 __all__ = ["RULES", "Split", "of_call", "split"]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Split:
     """``first``: ``ins -> (outs, kept)``; ``again``: ``(ins, kept) -> outs``, without the operations whose results are
     kept. ``kept``: which variables of ``first`` these are."""

@@ -7,12 +7,12 @@ equation in the current trace, so that every transform composes with every other
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..errors import JaxprError
+from ..record import field, record
 from .avals import ShapedArray, aval_of
 from .primitive import Primitive
 from .trace import STATE, Source, acts_for_source
@@ -62,7 +62,7 @@ class Literal:
 Atom = Var | Literal
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@record(frozen=True, eq=False, slots=True)
 class Eqn:
     primitive: Primitive
     invars: tuple[Atom, ...]
@@ -74,7 +74,7 @@ class Eqn:
         return f"{self.outvars} = {self.primitive}{self.params} {self.invars}"
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Jaxpr:
     constvars: tuple[Var, ...]
     invars: tuple[Var, ...]
@@ -89,7 +89,7 @@ class Jaxpr:
     __repr__ = __str__
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class ClosedJaxpr:
     jaxpr: Jaxpr
     consts: tuple[Any, ...] = ()
@@ -120,14 +120,22 @@ def subjaxprs(params: dict[str, Any]) -> list[Jaxpr]:
     """The jaxprs that an equation's params own, in order."""
     found: list[Jaxpr] = []
     for value in params.values():
-        items = value if isinstance(value, (tuple, list)) else (value,)
-        found += [x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in items if isinstance(x, (Jaxpr, ClosedJaxpr))]
+        for x in value if isinstance(value, (tuple, list)) else (value,):
+            kind = type(x)
+            if kind is ClosedJaxpr:
+                found.append(x.jaxpr)
+            elif kind is Jaxpr:
+                found.append(x)
     return found
 
 
 def has_effect(eqn: Eqn) -> bool:
     """Whether an equation does more than compute its results, itself or in a jaxpr that it owns."""
-    return eqn.primitive.has_effect or any([has_effect(e) for inner in subjaxprs(eqn.params) for e in inner.eqns])
+    if eqn.primitive.has_effect:
+        return True
+    if not eqn.params:
+        return False
+    return any([has_effect(e) for inner in subjaxprs(eqn.params) for e in inner.eqns])
 
 
 def live_eqns(eqns: Sequence[Eqn], outs: Sequence[Atom], effects: bool = True) -> list[Eqn]:

@@ -10,12 +10,14 @@ Layout(shape=(3, 2), strides=(1, 3), offset=0)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+
+from ..record import record
 
 __all__ = ["Layout"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Layout:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -23,11 +25,7 @@ class Layout:
 
     @staticmethod
     def contiguous(shape: Sequence[int]) -> Layout:
-        strides, step = [], 1
-        for extent in reversed(shape):
-            strides.append(step)
-            step *= max(extent, 1)
-        return Layout(tuple(shape), tuple(reversed(strides)))
+        return _contiguous(tuple(shape))
 
     @property
     def size(self) -> int:
@@ -96,3 +94,12 @@ class Layout:
             step *= extent
             left //= extent
         return Layout(shape, tuple(strides), self.offset)
+
+
+@lru_cache(maxsize=4096)
+def _contiguous(shape: tuple[int, ...]) -> Layout:
+    strides, step = [], 1
+    for extent in reversed(shape):
+        strides.append(step)
+        step *= max(extent, 1)
+    return Layout(shape, tuple(reversed(strides)))

@@ -26,9 +26,9 @@ its name; a backend prints kernels and never sees a primitive. P primitives and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from ..record import record
 from .layout import Layout
 
 __all__ = [
@@ -58,53 +58,53 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Scalar:
     """``fn`` names a scalar template of the code generator (``"add"``, ``"sin"``, ``"select"``, ``"convert"``)."""
 
     fn: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Reduce:
     """``monoid`` is one of ``add mul max min and or xor``; max and min propagate NaN, as NumPy's do."""
 
     monoid: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ArgReduce:
     """``extreme`` is ``max`` or ``min``; the first NaN wins, as in NumPy."""
 
     extreme: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Cumulate:
     monoid: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class View:
     """``rule(layout of the operand, **params)`` gives the result's layout, or None where a copy is needed."""
 
     rule: Callable[..., Layout | None]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Barrier:
     """Several operands, which are also the results. What depends on them is computed after all that stands before, and
     in kernels of its own, so that equal computations on both sides remain two."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Generate:
     """``iota``: the index along ``params["dimension"]``."""
 
     fn: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Piece:
     """Operand ``operand``, seen through ``source``, fills the elements ``target`` of the output."""
 
@@ -113,19 +113,19 @@ class Piece:
     target: Layout
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Assemble:
     """``rule(*operand avals, **params)`` gives pieces, disjoint or in writing order, that cover the output."""
 
     rule: Callable[..., Sequence[Piece]]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Contract:
     pass
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Convolve:
     """Operands ``(lhs, rhs)`` arranged as ``ops.conv`` says. ``simpler(*operand avals, **params)`` is a function of
     tracers to be expanded instead, or None; ``pad(x, value, config)`` pads and dilates ``lhs``."""
@@ -134,58 +134,58 @@ class Convolve:
     pad: Callable[..., Any]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class DynamicSlice:
     """Operands ``(x, *starts)``; ``params["sizes"]``. Starts are clamped so that the window fits."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class DynamicUpdate:
     """Operands ``(x, update, *starts)``: ``x`` with the window replaced, starts clamped."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Gather:
     """Operands ``(x, *indices)``; see ``ops.indexing.gather`` for axes and out-of-bounds modes."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Scatter:
     """Operands ``(x, updates, *indices)``; ``combine`` is one of ``set add mul max min``."""
 
     combine: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Scan:
     """Operands ``(*consts, *carry, *xs)``; ``params``: ``jaxpr``, ``length``, ``reverse``, ``n_consts`` and
     ``n_carry``."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class While:
     """Operands ``(*cond_consts, *body_consts, *carry)``; ``params``: ``cond_jaxpr``, ``body_jaxpr``,
     ``cond_nconsts``, ``body_nconsts``."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Branch:
     """Operands ``(index, *operands)``; ``params``: ``branches``, one for each index; the index is clamped."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Call:
     """``fenced(params)``: whether the operands pass a barrier first; see ``Barrier``."""
 
     fenced: Callable[[dict[str, Any]], bool] = lambda params: False
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Inline:
     fun: Callable[..., Any]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Library:
     """``routine`` names an adapter of the runtime (``"sort"``, ``"cholesky"``).
 
@@ -208,7 +208,7 @@ class Library:
     otherwise: Callable[..., Any] | None = None
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Host:
     """Runs ``impl`` in Python; ``reason`` is what ``explain`` tells the user. ``pinned``: it runs code of the user's,
     and as often as is written: it stays inside the loop that it is in."""

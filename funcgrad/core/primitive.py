@@ -30,10 +30,10 @@ Unset fields are values with a reason, and a test goes through the registry to f
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..errors import FuncgradError
+from ..record import field, record
 from .avals import ShapedArray
 from .lowering import Lowering
 from .trace import STATE
@@ -80,21 +80,21 @@ class Linear:
         return aval
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ZeroDerivative:
     """The operation is locally constant: its derivative is zero wherever it exists."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class NotDifferentiable:
     """Asking for the derivative is an error that gives ``reason``."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class NotLinear:
     """The operation is linear in no operand, so that it has no transpose."""
 
@@ -111,7 +111,7 @@ def not_linear(primitive: Any, rule: NotLinear) -> FuncgradError:
 REGISTRY: Final[dict[str, Primitive]] = {}
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Primitive:
     name: str
     impl: Callable[..., Any]

@@ -8,7 +8,6 @@ program is entered, a loop at the step in which its carry or a result of its tur
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from ..core.lowering import Call, Inline
 from ..core.primitive import Primitive
 from ..core.staging import stage
 from ..core.trace import EVAL, STATE, Source, acts_for_source, evaluate
+from ..record import record, replace
 
 __all__ = ["Input", "Origin", "Test", "Walk", "find_origin", "summary"]
 
@@ -30,7 +30,7 @@ Test = Callable[[Any], Any]
 """Elementwise: which elements are meant (``np.isnan``)."""
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Origin:
     """The operation that made a value that is meant, of operands that are not.
 
@@ -45,7 +45,7 @@ class Origin:
     steps: tuple[tuple[str, int, Source | None], ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Input:
     """The value came from outside: input number ``index`` of the program, -1 for a captured array or a constant."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,13 @@ from ..control.callback import bind_debug
 from ..core.avals import aval_of
 from ..core.trace import Tracer
 from ..errors import NonFiniteError
+from ..record import record
 from .origin import summary
 
 __all__ = ["LeafStatistics", "Statistics", "check_finite", "statistics"]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class LeafStatistics:
     """One array. Means and extremes are of its finite elements (of complex numbers: of their magnitudes), in float64;
     NaN where there are none. ``zeros`` is a fraction, ``nans`` and ``infs`` are counts."""

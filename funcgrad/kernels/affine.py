@@ -12,6 +12,7 @@ Walk(strides=(1, 0), offset=0, origin=None)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..core.layout import Layout
@@ -36,7 +37,8 @@ class Walk(NamedTuple):
     origin: Origin | None = None
 
 
-def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
+@lru_cache(maxsize=4096)
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     strides, step = [], 1
     for extent in reversed(shape):
         strides.append(step)
@@ -45,7 +47,7 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def _decompose(walk: Walk, extents: Sequence[int], shape: Sequence[int]) -> tuple[list[list[int]], list[int]] | None:
+def _decompose(walk: Walk, extents: Sequence[int], shape: tuple[int, ...]) -> tuple[list[list[int]], list[int]] | None:
     """Per domain axis the step along each axis of ``shape``, and the first index; None where it is not affine."""
     strides = contiguous_strides(shape)
     base, rest = [], walk.offset
@@ -90,14 +92,16 @@ def merge_axes(shape: Sequence[int], layouts: Sequence[Layout]) -> tuple[tuple[i
     return new, [Layout(new, tuple([x.strides[run[-1]] for run in keep]), x.offset) for x in layouts]
 
 
+@lru_cache(maxsize=4096)
 def split_walk(
-    walk: Walk, extents: Sequence[int], shape: tuple[int, ...], layouts: Sequence[Layout]
-) -> list[Walk] | None:
+    walk: Walk, extents: tuple[int, ...], shape: tuple[int, ...], layouts: tuple[Layout, ...]
+) -> Sequence[Walk] | None:
     """The walks through operands that lie over ``shape`` by ``layouts``, given one through the array itself.
 
-    None where no strides express it: the array must then be put into memory.
+    None where no strides express it: the array must then be put into memory. Whoever places a value, claims and builds
+    it asks for the same walks.
     """
-    if shape == tuple(extents) and walk.offset == 0 and walk.strides == contiguous_strides(shape):
+    if shape == extents and walk.offset == 0 and walk.strides == contiguous_strides(shape):
         return [Walk(x.strides, x.offset) for x in layouts]
     origin = walk.origin
     if origin is not None:
@@ -112,7 +116,7 @@ def split_walk(
         parts = _decompose(walk, extents, merged)
         if parts is None:
             return None
-        layouts = fewer
+        layouts = tuple(fewer)
     return [_apply(*parts, x) for x in layouts]
 
 
@@ -147,6 +151,6 @@ def split_padded(
     return outer, along(shifted, inner)
 
 
-def compose(walk: Walk, extents: Sequence[int], shape: tuple[int, ...], layout: Layout) -> Walk | None:
-    walks = split_walk(walk, extents, shape, [layout])
+def compose(walk: Walk, extents: tuple[int, ...], shape: tuple[int, ...], layout: Layout) -> Walk | None:
+    walks = split_walk(walk, extents, shape, (layout,))
     return None if walks is None else walks[0]

@@ -6,10 +6,9 @@ launch's integer table. So two launches of one structure share a kernel whatever
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from ..record import record
 from ..util import prod
 from .build import Access, Expression, Node
 from .fuse import Group
@@ -37,7 +36,7 @@ __all__ = ["Launch", "assemble", "const_bits"]
 _TEXT_NUMBERS = (0, 1, -1, 2, 0.5)
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Launch:
     """A kernel on buffers: ``accesses[k]`` belongs to the k-th buffer operand, ``ints`` is the kernel's table with
     zeros where the slot numbers go. ``extent`` counts iterations of parallel axis 0. ``loops`` are role and extent of
@@ -62,7 +61,7 @@ class Launch:
         return kinds == [Load, Store] and self.accesses[0].walk == self.accesses[1].walk
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False, slots=True)
 class _LoopAxis:
     """A loop: the walk of every access along it is ``step(access)``."""
 

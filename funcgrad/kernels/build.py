@@ -8,11 +8,11 @@ its folds. ``assemble`` merges loop axes that need not be told apart and writes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..record import record
 from .affine import Origin, Walk, contiguous_strides, split_padded
 from .fuse import Group, embedded, inlines, is_local, member_walks, operand_walks
 from .graph import HEAVY, INDEX, INLINED_KINDS, WEIGHTS, Ref, Value
@@ -22,7 +22,7 @@ __all__ = ["Access", "Expression", "Node", "store_value"]
 _BOOL = np.dtype(np.bool_)
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False, slots=True)
 class Access:
     """A way through a buffer. ``index_strides`` belong to computed indices."""
 
@@ -36,7 +36,7 @@ class Access:
     last_load: int = -1
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False, slots=True)
 class Node:
     """One scalar of the expression; ``mask`` are the domain axes it varies along, ``stage`` when it can be known."""
 

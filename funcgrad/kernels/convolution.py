@@ -15,13 +15,13 @@ Whatever BLAS does not multiply, or not well, is a generated loop over the same 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..core import lowering as L
 from ..core.avals import ShapedArray
 from ..core.jaxpr import Eqn
 from ..core.layout import Layout
+from ..record import record
 from ..util import prod
 from .graph import GraphBuilder, Ref
 from .indexed_rules import in_memory, stored
@@ -47,7 +47,7 @@ BLOCK_WORK = 1 << 22
 MOST_PARTS = 8
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Patches:
     """A convolution as the runtime runs it. Strides are in elements; ``lhs``, ``rhs`` and ``out`` are offset and
     stride per group. ``rhs`` is a matrix with ``rhs_rows`` as its row stride and adjacent columns, and so is ``out``.

@@ -12,9 +12,9 @@ no heavy function is ever computed twice for an element.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ..record import field, record
 from .affine import Walk, contiguous_strides, split_padded, split_walk
 from .graph import ALONE, CHEAP_WEIGHT, INLINED_KINDS, Call, Graph, Value
 from .ir import TILE
@@ -36,7 +36,7 @@ class Refusal(NamedTuple):
     cause: Value | None = None
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Group:
     """``axes`` are the reduced axes of ``domain``, None as long as nothing is folded. ``block``: see ``Value``.
     ``floor``: the last barrier that any member stands behind."""
@@ -129,7 +129,7 @@ def _computed_once(walk: Walk, group: Group) -> bool:
     return sorted(moves, reverse=True) == moves
 
 
-def member_walks(value: Value, group: Group) -> list[Walk]:
+def member_walks(value: Value, group: Group) -> Sequence[Walk]:
     """The walks through the operands of a member of ``group``, over the group's domain."""
     row = value.kind not in ("fold", "argfold") and group.is_row(value)
     if value.kind == "padded":
@@ -140,12 +140,12 @@ def member_walks(value: Value, group: Group) -> list[Walk]:
     return [Walk(embedded(group, x.layout.strides, row), x.layout.offset) for x in value.operands]
 
 
-def operand_walks(value: Value, walk: Walk, domain: tuple[int, ...]) -> list[Walk] | None:
+def operand_walks(value: Value, walk: Walk, domain: tuple[int, ...]) -> Sequence[Walk] | None:
     """The walks through the operands of an expression, given one through itself."""
     if value.kind == "padded":
         parts = split_padded(walk, domain, value.shape, value.mode, value.operands[0].layout)
         return None if parts is None else [parts[1], Walk((0,) * len(domain), value.operands[1].layout.offset)]
-    return split_walk(walk, domain, value.shape, [x.layout for x in value.operands])
+    return split_walk(walk, domain, value.shape, tuple([x.layout for x in value.operands]))
 
 
 def obstacle(value: Value, group: Group) -> str:

@@ -19,9 +19,9 @@ The kinds of values:
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -29,7 +29,7 @@ import numpy as np
 from ..core.avals import ShapedArray
 from ..core.jaxpr import ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from ..core.layout import Layout
-from ..util import prod
+from ..record import record
 
 __all__ = ["Backend", "Call", "Graph", "Ref", "Value"]
 
@@ -104,7 +104,7 @@ class Value:
 
     @property
     def size(self) -> int:
-        return prod(self.shape)
+        return math.prod(self.shape)
 
     @property
     def virtual(self) -> bool:
@@ -119,7 +119,7 @@ class Value:
         return f"{self.kind}{self.index}.{self.fn}:{self.dtype}{list(self.shape)}"
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Call:
     """A routine of the runtime: ``kind`` is ``gemm``, ``conv``, ``host``, the name of a library's routine, ``scan``,
     ``while`` or ``branch``, which own programs (``data`` is then a ``nested.Control``), or ``registers``, a loop that
@@ -136,7 +136,7 @@ class Call:
     overwrites: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Graph:
     """``order`` holds values and calls in an order of evaluation; ``outputs`` contiguous values, each its own."""
 

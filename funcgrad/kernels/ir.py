@@ -16,10 +16,11 @@ threads and walks the inner axes with the threads of a block.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from ..record import record
 
 __all__ = [
     "TILE",
@@ -46,7 +47,7 @@ TILE = 512
 """Elements of a lane axis that one parallel iteration works on side by side."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Axis:
     """``role`` is ``parallel``, ``lane`` or ``inner``. A ``ragged`` inner axis runs through one block of an axis that
     was cut into blocks, of which parallel axis 0 counts the number: its last block may be short."""
@@ -55,7 +56,7 @@ class Axis:
     ragged: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Operand:
     """``role``: ``in``, ``out``, ``inout``, or ``scratch``: memory of one parallel iteration, over inner axes (and the
     lane). ``steps`` has a letter per axis; ``dynamic`` counts the computed indices, each with its own stride."""
@@ -66,7 +67,7 @@ class Operand:
     dynamic: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Const:
     """A scalar: ``value`` is in the text, or None if it is runtime data (the ``slot``-th constant)."""
 
@@ -76,7 +77,7 @@ class Const:
     slot: int = -1
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Load:
     """With a ``guard``: zero where that is false, and memory is not touched there."""
 
@@ -87,7 +88,7 @@ class Load:
     guard: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Index:
     """The position along an axis (within the whole axis, also where it is ragged), as int64."""
 
@@ -96,7 +97,7 @@ class Index:
     axes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Compute:
     dst: str
     fn: str
@@ -106,7 +107,7 @@ class Compute:
     axes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Fold:
     """Fold ``arg`` over the inner axes; ``dst`` is known when the stage ends."""
 
@@ -117,7 +118,7 @@ class Fold:
     axes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ArgFold:
     """The position along the inner axis of the first extreme element; NaN is more extreme than all."""
 
@@ -128,7 +129,7 @@ class ArgFold:
     axes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Scan:
     """The fold so far, along the one inner axis, which runs in order."""
 
@@ -139,7 +140,7 @@ class Scan:
     axes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Store:
     """Write ``arg``, or with ``combine`` accumulate it; with ``indices``, at a computed place, and only where the
     boolean ``guard`` holds."""
@@ -154,13 +155,13 @@ class Store:
 Statement = Const | Load | Index | Compute | Fold | ArgFold | Scan | Store
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Stage:
     inner: bool
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Field:
     """One entry of the kernel's integer table; see ``Kernel.fields``."""
 
@@ -169,7 +170,7 @@ class Field:
     axis: int = -1
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Kernel:
     axes: tuple[Axis, ...]
     operands: tuple[Operand, ...]

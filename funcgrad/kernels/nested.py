@@ -14,12 +14,13 @@ read, it stays where it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from ..core.jaxpr import ClosedJaxpr, Eqn
+from ..core.jaxpr import ClosedJaxpr, Eqn, Jaxpr
 from ..core.layout import Layout
 from ..core.lowering import Branch, Scan, While
+from ..record import field, record
 from .assemble import Launch
 from .fuse import form_groups
 from .graph import INDEX, Call, Graph, GraphBuilder, Ref, build_graph
@@ -42,7 +43,7 @@ FRAME_HEADER = 8
 """Words of a frame before its buffers' addresses."""
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Nested:
     """An inner program. ``fixed`` says which of its buffers (inputs, then outputs) stay in one place: those of
     operand ``k`` of the step around it, or of result ``-1 - k``. ``frame`` and ``arena`` are offsets in the scratch
@@ -63,7 +64,7 @@ class Nested:
         return _rounded(8 * (FRAME_HEADER + buffers))
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Moving:
     """A buffer that moves through operand ``k`` or result ``-1 - k``, from byte ``first`` by ``step`` an iteration."""
 
@@ -73,7 +74,7 @@ class Moving:
     step: int
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Carried:
     """A carried value: the buffers in which the body reads and writes it and the condition tests it (-1: there is no
     condition), the operand that it begins as, the result that it ends in, and the place of its second buffer in the
@@ -89,7 +90,7 @@ class Carried:
     in_place: bool
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Control:
     """What a step of control flow is made of: the body of a scan; condition and body of a while; the branches.
 
@@ -105,7 +106,7 @@ class Control:
     condition: int = 0
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Registers:
     """A loop that is one kernel. ``loop`` is the code generator's, with its ``source`` and ``constants``; ``places``
     are its operands (``k``, or ``-1 - k`` for a result), each with a first byte and a step; see ``Moving``."""
@@ -119,15 +120,33 @@ def _rounded(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
+_lowered: WeakKeyDictionary[Jaxpr, dict[Any, tuple[Graph, list[Launch | Call], MemoryPlan]]] = WeakKeyDictionary()
+
+
 def _nest(b: GraphBuilder, closed: ClosedJaxpr, heirs: Mapping[int, int] | None = None) -> Nested:
-    """Lower an inner program; ``heirs``: which outputs may be written over which inputs."""
+    """Lower an inner program; ``heirs``: which outputs may be written over which inputs.
+
+    It is done once for a body, which loops of any number of steps have in common (see ``core.intern``).
+    """
+    heirs = heirs or {}
+    if closed.consts:
+        return Nested(closed, *_lower(b, closed, heirs))
+    known = _lowered.setdefault(closed.jaxpr, {})
+    key = (type(b.backend), tuple(heirs.items()))
+    if key not in known:
+        known[key] = _lower(b, closed, heirs)
+    return Nested(closed, *known[key])
+
+
+def _lower(
+    b: GraphBuilder, closed: ClosedJaxpr, heirs: Mapping[int, int]
+) -> tuple[Graph, list[Launch | Call], MemoryPlan]:
     graph = build_graph(closed, b.rules, b.backend)
     steps = build_steps(graph, form_groups(graph))
-    heirs = heirs or {}
     given = set(heirs.values())
     donated = [k in given for k in range(len(graph.inputs))]
     plan = make_plan(steps, graph.inputs, graph.outputs, [v for v, _ in graph.constants], donated, heirs)
-    return Nested(closed, graph, steps, plan)
+    return graph, steps, plan
 
 
 def _place(programs: Sequence[Nested], together: bool) -> int:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ..record import field, record
 from .assemble import Launch
 from .graph import Call, Value
 from .ir import Kernel, Load, Statement, Store, reads
@@ -24,7 +24,7 @@ __all__ = ["ALIGNMENT", "MemoryPlan", "make_plan"]
 ALIGNMENT = 64
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class MemoryPlan:
     """``slots`` maps a value's number to its slot: inputs, outputs, constants, temporaries in this order; a temporary
     in the memory of an output has that output's slot."""

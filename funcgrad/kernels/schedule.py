@@ -7,8 +7,7 @@ kept: in the row of an output that is written later anyway, or in scratch memory
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from ..record import field, record
 from .build import Expression, Node
 from .graph import Value
 
@@ -17,7 +16,7 @@ __all__ = ["Plan", "StagePlan", "schedule"]
 RECOMPUTE_WEIGHT = 8
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class StagePlan:
     """What one stage does: ``row`` nodes and stores first, then the walk over the inner axes."""
 
@@ -29,7 +28,7 @@ class StagePlan:
     reloads: dict[int, int] = field(default_factory=dict)
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Plan:
     """``scratch`` lists the nodes kept in scratch memory; a keep or reload refers to an access, or to ``-1 - k`` for
     the k-th of these."""

@@ -7,7 +7,6 @@ calls NumPy's as long as no argument is a tracer; ``np.sum(tracer)`` finds the s
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
@@ -90,6 +89,8 @@ def implements(
 
 def unsupported(numpy_function: Any) -> TypeError:
     """The error for a NumPy function that has no definition for tracers, with the nearest that have."""
+    import difflib  # half a millisecond
+
     name = getattr(numpy_function, "__name__", str(numpy_function))
     room = public_name(numpy_function).rpartition(".")[0]
     known = {f.__name__: public_name(f) for f in IMPLEMENTATIONS if public_name(f).rpartition(".")[0] == room}

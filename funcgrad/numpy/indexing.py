@@ -9,7 +9,6 @@ as in JAX. Negative ones count from the end.
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,13 +22,14 @@ from ..ops.indexing import gather, scatter
 from ..ops.promotion import as_dtype
 from ..ops.shape import rev, strided_slice
 from ..ops.structural import broadcast_to, reshape, shape_of, transpose
+from ..record import record
 from .dispatch import contains_tracer, operand
 from .memory import mark_view
 
 __all__ = ["Plan", "getitem", "overwritten", "plan_index", "read", "view_or_read", "write_window"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Plan:
     """An index, taken apart.
 

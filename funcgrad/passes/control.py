@@ -18,6 +18,7 @@ from ..control.derived import per_jaxpr, without_constants
 from ..control.loop import while_p
 from ..control.scan import scan_p
 from ..core.avals import aval_of
+from ..core.intern import interned
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var, has_effect, subjaxprs
 from ..core.lowering import Generate, Host, View
 from ..core.staging import stage
@@ -162,7 +163,7 @@ class _Loop:
     def closed(self, invars: Sequence[Var], outs: Sequence[Atom]) -> ClosedJaxpr:
         """The body with its constants in front of ``invars``."""
         outvars = tuple([self.env(a) for a in outs])
-        return ClosedJaxpr(Jaxpr((), (*self.constvars, *invars), tuple(self.eqns), outvars, self.name))
+        return interned(ClosedJaxpr(Jaxpr((), (*self.constvars, *invars), tuple(self.eqns), outvars, self.name)))
 
 
 def _may_move(eqn: Eqn) -> bool:
@@ -307,7 +308,7 @@ def _cond(eqn: Eqn, out: _Output) -> None:
     if not keep and not has_effect(eqn):
         return
     trimmed = [
-        ClosedJaxpr(Jaxpr((), j.invars, j.eqns, tuple([j.outvars[k] for k in keep]), j.name))
+        interned(ClosedJaxpr(Jaxpr((), j.invars, j.eqns, tuple([j.outvars[k] for k in keep]), j.name)))
         for j in [b.jaxpr for b in branches]
     ]
     left = tuple([eqn.outvars[k] for k in keep])

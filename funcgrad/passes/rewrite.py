@@ -20,10 +20,9 @@ class Substitution(dict[Var, Atom]):
 
     def eqn(self, eqn: Eqn) -> Eqn:
         """The equation with its operands substituted; the same object where nothing changes."""
-        invars = tuple([self(a) for a in eqn.invars])
-        if all([a is b for a, b in zip(invars, eqn.invars, strict=True)]):
+        if self.keys().isdisjoint(eqn.invars):
             return eqn
-        return Eqn(eqn.primitive, invars, eqn.params, eqn.outvars, eqn.source)
+        return Eqn(eqn.primitive, tuple([self(a) for a in eqn.invars]), eqn.params, eqn.outvars, eqn.source)
 
 
 def rebuild(closed: ClosedJaxpr, eqns: Sequence[Eqn], substitute: Substitution) -> ClosedJaxpr:

@@ -10,7 +10,6 @@ bring to it (the transitive closure).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from ..core import lowering as L
 from ..core.avals import ShapedArray
 from ..core.jaxpr import ClosedJaxpr, Eqn
+from ..record import record
 from ..util import prod
 from .dependence import LIMIT, Rows, constant_set, csr, gather_sets, identity, selected, union
 from .sparsity import UNKNOWN, Reach, Sets
@@ -31,7 +31,7 @@ EQUATIONS = 4096
 STEPS = 1024
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class _Step:
     """The pattern of one step: ``matrix`` has a row for each element of all results, and a column for each of all
     inputs; ``ins`` and ``outs`` say where each input and result begins."""

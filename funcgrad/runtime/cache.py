@@ -20,14 +20,13 @@ import hashlib
 import os
 import stat
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from funcgrad.errors import FuncgradWarning
+from funcgrad.record import record
 
 __all__ = ["CacheInfo", "CacheWarning", "DiskCache", "clear", "default_cache", "info"]
 
@@ -35,16 +34,18 @@ MAX_BYTES = 512 * 2**20
 _MAGIC = b"fgkern1\n"
 _HEADER = len(_MAGIC) + hashlib.sha256().digest_size
 _SUFFIX = ".o"
+_NOTE = ".note"
 _STORES_BETWEEN_SWEEPS = 64
 _TOUCH_AFTER = 24 * 3600.0  # a hit renews an entry's age at most once a day
 _ABANDONED_AFTER = 3600.0  # a temporary file this old was left by a process that died
+_FORGOTTEN_AFTER = 30 * 24 * 3600.0  # a note that nobody has read for so long
 
 
 class CacheWarning(FuncgradWarning):
     """The kernel cache on disk cannot be used, or an entry of it was bad. Results are not affected."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class CacheInfo:
     """What `info()` reports: the place, its content now, and this process's traffic with it."""
 
@@ -75,19 +76,7 @@ class DiskCache:
 
     def load(self, key: str) -> bytes | None:
         """The payload stored under `key`, or None. A damaged entry is removed, with one warning."""
-        payload = None
-        if self._usable():
-            file = self._file(key)
-            try:
-                payload = self._read(file)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                self._warn("read", f"cannot read the kernel cache entry {file}: {error}; compiling instead")
-            except ValueError as error:
-                with contextlib.suppress(OSError):
-                    file.unlink()
-                self._warn("corrupt", f"the kernel cache entry {file} is {error}; compiling it again")
+        payload = self._get(key, _SUFFIX)
         if payload is None:
             self.misses += 1
         else:
@@ -96,15 +85,48 @@ class DiskCache:
 
     def store(self, key: str, payload: bytes) -> bool:
         """Keep `payload` under `key`; False (and at most one warning) where that is not possible."""
+        if not self._put(key, _SUFFIX, payload):
+            return False
+        if self._stores % _STORES_BETWEEN_SWEEPS == 0:
+            self.sweep()
+        self._stores += 1
+        return True
+
+    def recall(self, key: str) -> bytes | None:
+        """As `load`, of a note: something small that is no kernel and does not count as one."""
+        return self._get(key, _NOTE)
+
+    def remember(self, key: str, payload: bytes) -> bool:
+        """As `store`, of a note."""
+        return self._put(key, _NOTE, payload)
+
+    def _get(self, key: str, suffix: str) -> bytes | None:
+        if not self._usable():
+            return None
+        file = self._file(key, suffix)
+        try:
+            return self._read(file)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self._warn("read", f"cannot read the kernel cache entry {file}: {error}; compiling instead")
+        except ValueError as error:
+            with contextlib.suppress(OSError):
+                file.unlink()
+            self._warn("corrupt", f"the kernel cache entry {file} is {error}; compiling it again")
+        return None
+
+    def _put(self, key: str, suffix: str, payload: bytes) -> bool:
         if not (self._usable() and self._writable):
             return False
         assert self.path is not None
         try:
-            handle, temporary = tempfile.mkstemp(prefix=key[:16], suffix=".tmp", dir=self.path)
+            temporary = self.path / f"{key[:16]}{os.urandom(8).hex()}.tmp"
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
             try:
                 with os.fdopen(handle, "wb") as out:
                     out.write(_MAGIC + hashlib.sha256(payload).digest() + payload)
-                os.replace(temporary, self._file(key))
+                os.replace(temporary, self._file(key, suffix))
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
@@ -113,18 +135,16 @@ class DiskCache:
             self._writable = False
             self._warn("write", f"cannot write the kernel cache in {self.path}: {error}; new kernels stay in memory")
             return False
-        if self._stores % _STORES_BETWEEN_SWEEPS == 0:
-            self.sweep()
-        self._stores += 1
         return True
 
     def sweep(self) -> None:
         """Remove abandoned temporary files and, beyond the size bound, the least recently used entries."""
         now = time.time()
-        for file, status in self._scan(".tmp"):
-            if now - status.st_mtime > _ABANDONED_AFTER:
-                with contextlib.suppress(OSError):
-                    file.unlink()
+        for suffix, age in ((".tmp", _ABANDONED_AFTER), (_NOTE, _FORGOTTEN_AFTER)):
+            for file, status in self._scan(suffix):
+                if now - status.st_mtime > age:
+                    with contextlib.suppress(OSError):
+                        file.unlink()
         entries = sorted(self._scan(_SUFFIX), key=lambda entry: entry[1].st_mtime)
         excess = sum(status.st_size for _, status in entries) - self.max_bytes
         if excess <= 0:
@@ -141,7 +161,7 @@ class DiskCache:
         """Remove every entry; returns how many. Kernels loaded by running processes go on working."""
         removed = 0
         if self._usable():
-            for suffix in (_SUFFIX, ".tmp"):
+            for suffix in (_SUFFIX, ".tmp", _NOTE):
                 for file, _ in self._scan(suffix):
                     with contextlib.suppress(OSError):
                         file.unlink()
@@ -165,9 +185,9 @@ class DiskCache:
 
     # -- the directory
 
-    def _file(self, key: str) -> Path:
+    def _file(self, key: str, suffix: str = _SUFFIX) -> Path:
         assert self.path is not None
-        return self.path / (key + _SUFFIX)
+        return self.path / (key + suffix)
 
     def _usable(self) -> bool:
         if self._readable is None:

@@ -23,12 +23,12 @@ array([0, 1, 0, 2, 0, 1])
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from ..record import record
 from .compile import compile_runtime_kernel
 
 __all__ = ["Coloring", "color_matrix", "color_symmetric"]
@@ -100,7 +100,7 @@ _TABLE = 1 << 24
 """Entries of a table of all pairs of a row and a colour."""
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Coloring:
     """``columns[j]`` is the colour of column ``j`` in products with the matrix from the right, ``rows[i]`` that of row
     ``i`` in those from the left; -1 where it takes no part. ``index`` says for each entry of the pattern, in CSR order,

@@ -19,7 +19,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from funcgrad.codegen.frontend import Function, lower_together, parse_signature
 from funcgrad.codegen.instruction import Instruction
 from funcgrad.codegen.numba_target import compile_with_numba
 from funcgrad.codegen.vocabulary import MACHINE_CODE, find_instruction
+from funcgrad.record import field, record
 from funcgrad.runtime import blocks, intrinsics, target
 from funcgrad.runtime.cache import default_cache
 from funcgrad.runtime.parallel import in_parallel, prompt_threads
@@ -56,7 +56,7 @@ Lookup = Callable[[str], Instruction | None]
 KERNEL_SIGNATURE = "void(i64, i64, i64, i64)"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class CompileStats:
     """Counts since the process began: kernels compiled, loaded from the disk, found in memory; and
     milliseconds."""
@@ -68,7 +68,7 @@ class CompileStats:
     load_ms: float
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class _Request:
     """What to compile into one object file: one kernel, or several functions of the runtime's own."""
 
@@ -90,7 +90,7 @@ class _Request:
         return [f"fg_{self.key[:40]}{k or ''}" for k in range(len(self.functions))]
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class CompiledKernel:
     """Machine code in this process, and where it came from."""
 

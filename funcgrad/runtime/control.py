@@ -17,11 +17,11 @@ A long loop looks after signals ten times a second, so that Ctrl-C interrupts it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
+from funcgrad.record import record
 from funcgrad.runtime.compile import compile_runtime
 from funcgrad.runtime.executor import API, HEADER_WORDS, Program, Step, python_api, run_address
 
@@ -172,7 +172,7 @@ def sliced(slots, ints, lo, hi):
 """
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Inner:
     """An inner program, the places of its frame and its arena in the scratch memory, and where its buffers lie:
     links ``(slot, outer slot, byte offset)``."""
@@ -183,7 +183,7 @@ class Inner:
     links: Sequence[tuple[int, int, int]]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class CarriedSlots:
     """A carried value: the slots in which the body reads and writes it and the condition tests it; the operand that it
     begins as (slot, byte offset); the slot of the result; its size, the place of its second buffer in the scratch
@@ -200,7 +200,7 @@ class CarriedSlots:
     in_place: bool
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class MovingSlot:
     """A slot of the body that moves through an array of the outer program, from byte ``first`` on."""
 

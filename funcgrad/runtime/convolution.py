@@ -15,13 +15,13 @@ threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from math import prod
 
 import numpy as np
 
+from funcgrad.record import record
 from funcgrad.runtime.compile import compile_runtime_kernel
 from funcgrad.runtime.cython_api import cython_function, libc
 from funcgrad.runtime.direct_convolution import block_of, contracting_step, direct_step
@@ -172,7 +172,7 @@ def conv(slots, ints, lo, hi):
 """
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Place:
     """An operand in a program's memory: its slot, and where groups begin, in bytes."""
 

@@ -31,13 +31,13 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from funcgrad.kernels.nested import FRAME_HEADER
+from funcgrad.record import record
 from funcgrad.runtime import memory, threads
 from funcgrad.runtime.compile import compile_runtime, core_function
 
@@ -260,7 +260,7 @@ def _portable_entry() -> Callable[..., int]:
 # -- programs
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Step:
     """One call of a kernel: its address, its table of integers, the extent and grain of its parallel axis.
 

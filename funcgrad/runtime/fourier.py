@@ -17,12 +17,12 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from funcgrad.record import record
 from funcgrad.runtime.compile import compile_runtime, compile_runtime_kernel
 from funcgrad.runtime.executor import Step
 from funcgrad.runtime.host import Operand, host_step
@@ -174,7 +174,7 @@ def fft_columns(slots, ints, lo, hi):
 """
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Pass:
     """``kind`` is ``FFT``, ``IFFT``, ``RFFT`` or ``IRFFT``; ``n`` the length of the complex transform that is meant.
     Strides are in elements; those of the output along ``inner`` are 1 (where ``inner`` is not 1)."""

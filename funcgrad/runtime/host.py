@@ -13,12 +13,12 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from funcgrad.record import record
 from funcgrad.runtime.compile import compile_runtime
 from funcgrad.runtime.executor import API, Step, python_api
 
@@ -43,7 +43,7 @@ def host(slots, ints, lo, hi):
 """
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Operand:
     """An array in a program's memory: its slot, a byte offset into it, shape, dtype and (None: C order)
     strides."""

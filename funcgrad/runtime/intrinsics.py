@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from funcgrad.codegen.instruction import Instruction
+from funcgrad.codegen.llvm import binding
 from funcgrad.codegen.vecmath.expr import I64, Body, Scalar
 
 __all__ = ["INTRINSICS"]
@@ -108,9 +109,8 @@ def _cycles(body: Body) -> Scalar:
 
 
 def _machine() -> str:
-    import llvmlite.binding as llvm
-
-    return llvm.get_process_triple().partition("-")[0]
+    triple: str = binding().get_process_triple()
+    return triple.partition("-")[0]
 
 
 def _pause(body: Body) -> None:

@@ -25,11 +25,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
+from funcgrad.record import record
 from funcgrad.runtime.compile import compile_runtime
 from funcgrad.runtime.cython_api import cython_function
 from funcgrad.runtime.executor import Step
@@ -98,7 +98,7 @@ def gemv(slots, ints, lo, hi):
 """
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Matrix:
     """A batch of matrices in a program's memory. Offset and strides are in bytes; one stride of the two is an
     element.
@@ -203,7 +203,7 @@ def _step(name: str, ints: Sequence[int], batch: int, tiles: int, work: int, our
 # -- tiles
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Tiles:
     """A side of C in `count` pieces of `size`, the last one perhaps smaller."""
 

@@ -8,11 +8,13 @@ to find and to say.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import sys
 import threading
-from pathlib import Path
+
+from funcgrad.codegen.llvm import llvm_library
+
+from .machine import is_remembered
 
 __all__ = ["preload", "wait"]
 
@@ -20,8 +22,13 @@ _threads: list[threading.Thread] = []
 
 
 def preload() -> None:
-    """Begin, unless that has been done or llvmlite is there."""
-    if not _threads and sys.platform == "linux" and "llvmlite.binding" not in sys.modules:
+    """Begin, unless that has been done or llvmlite is there.
+
+    Nor where kernels have been compiled before: they may all be in the cache, and then LLVM is not needed.
+    """
+    if _threads or sys.platform != "linux" or "llvmlite.binding" in sys.modules:
+        return
+    if not is_remembered():
         # Not a daemon: the interpreter waits for it, and does not take the process down in the midst of it.
         thread = threading.Thread(target=_load, name="funcgrad preload")
         _threads.append(thread)
@@ -39,14 +46,12 @@ def wait() -> None:
 
 
 def _load() -> None:
+    library = llvm_library()
+    if library is None:
+        return
     try:
-        spec = importlib.util.find_spec("llvmlite")
-        folders = spec.submodule_search_locations if spec is not None else None
-        library = Path(folders[0]) / "binding" / "libllvmlite.so" if folders else None
-        if library is None or not library.exists():
-            return
         dlopen = ctypes.CDLL(None).dlopen  # ctypes lets go of the GIL for a function that it calls, not for its own
-    except (AttributeError, ImportError, OSError, ValueError):
+    except (AttributeError, OSError):
         return
     dlopen.restype, dlopen.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_int)
     dlopen(os.fsencode(library), os.RTLD_NOW)

@@ -16,13 +16,13 @@ Sizes are data: one adapter for all products, one piece of machine code for each
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cache
 from math import lcm
 from typing import Any
 
 import numpy as np
 
+from funcgrad.record import record
 from funcgrad.runtime.compile import compile_runtime, compile_vectors
 from funcgrad.runtime.cython_api import libc
 from funcgrad.runtime.executor import Step
@@ -63,7 +63,7 @@ TILES = max(16, 4 * (os.cpu_count() or 1))
 """That are enough to share them evenly."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Operand:
     """Matrices in a program's memory: slot, byte offset, byte strides from matrix to matrix, row to row, and element to
     element."""

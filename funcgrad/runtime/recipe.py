@@ -11,12 +11,12 @@ import ctypes
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from funcgrad.record import record
 from funcgrad.runtime.compile import compile_runtime
 from funcgrad.runtime.cython_api import cython_function
 from funcgrad.runtime.executor import Step
@@ -30,7 +30,7 @@ _INFO = 64
 """Bytes before the working memory of a slice: LAPACK's return value lies there."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Recipe:
     """`matrices` names the operands and results, in the body the addresses of the current ones; `words` the table.
 

@@ -16,7 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from funcgrad.codegen.llvm import binding
+
 from . import preload
+from .loader import load_object
+from .machine import remembered
 
 if TYPE_CHECKING:
     from llvmlite.binding import ModulePassManager, ModuleRef, PassBuilder, TargetMachine
@@ -29,8 +33,7 @@ def _llvm() -> Any:
     # While the library is being loaded: what llvmlite imports besides.
 
     preload.wait()
-    import llvmlite.binding as llvm
-
+    llvm = binding()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     # A kernel may call libm (pow, fmod); the interpreter need not be linked to it.
@@ -52,6 +55,10 @@ def _features() -> str:
 @cache
 def describe() -> tuple[str, ...]:
     """Everything about the machine that generated code depends on; part of every kernel's cache key."""
+    return remembered(_described)
+
+
+def _described() -> tuple[str, ...]:
     llvm = _llvm()
     pointer = str(ctypes.sizeof(ctypes.c_void_p))
     version = ".".join(map(str, llvm.llvm_version_info))
@@ -63,13 +70,16 @@ def wide() -> bool:
     return "-prefer-256-bit" in describe()[2]
 
 
+def _relocation() -> str:
+    return "static" if describe()[0].startswith(("x86", "i386", "i686")) else "default"
+
+
 def _new_target_machine(opt: int) -> TargetMachine:
     llvm = _llvm()
     triple, cpu, features, *_ = describe()
     target = llvm.Target.from_triple(triple)
-    relocation = "static" if target.name.startswith("x86") else "default"
     return target.create_target_machine(
-        cpu=cpu, features=features, opt=opt, reloc=relocation, codemodel="jitdefault", jit=True
+        cpu=cpu, features=features, opt=opt, reloc=_relocation(), codemodel="jitdefault", jit=True
     )
 
 
@@ -91,16 +101,12 @@ class _Tools:
         """Run over a module the passes that are made of a builder.
 
         Both are for one run. The builder keeps callbacks into what lives only during a run: a second one would read
-        freed memory. The passes are used up, and have to be freed here: llvmlite's own `close` frees nothing of a pass
-        manager (the empty method of another base class comes before the one that would), which is 100 kB a kernel.
+        freed memory.
         """
         builder = _llvm().create_pass_builder(self.machine, self.tuning)
-        made = passes(builder)
         try:
-            _unlocked("LLVMPY_RunNewModulePassManager")(made, module, builder)
+            _llvm().run_passes(passes(builder), module, builder)
         finally:
-            _newpassmanagers().NewPassManager._dispose(made)
-            made.detach()
             builder.close()
 
 
@@ -139,13 +145,6 @@ def _borrowed(glue: bool) -> Iterator[_Tools]:
         _unused[glue].append(tools)
 
 
-@cache
-def _newpassmanagers() -> Any:
-    import llvmlite.binding.newpassmanagers as newpassmanagers
-
-    return newpassmanagers
-
-
 # from LLVM's assembly to machine code ---------------------------------------------------------------------------
 
 
@@ -168,27 +167,23 @@ def optimised(assembly: str, glue: bool = False) -> ModuleRef:
     return module
 
 
+_WEAK_ODR = 6
+"""LLVM's number for it."""
+
+
 def _release_variants(module: ModuleRef) -> None:
     """Let go of the vector variants of functions (see `codegen.vecmath.rare`): once the vectoriser has chosen among
     them, the chosen ones go where they are called and the others away."""
     for f in module.functions:
-        if f.linkage is f.linkage.weak_odr:
+        if f.linkage == _WEAK_ODR:
             f.linkage = "internal"
 
 
 def emit(module: ModuleRef, glue: bool = False) -> bytes:
     """The module as an object file."""
-    import llvmlite.binding.ffi as ffi
-
-    with _borrowed(glue) as tools, ffi.OutputString() as error:
-        buffer = _unlocked("LLVMPY_TargetMachineEmitToMemory")(tools.machine, module, 1, error)
-        if not buffer:
-            raise RuntimeError(str(error))
-    try:
-        start, size = ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer)
-        return ctypes.string_at(start, size)
-    finally:
-        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
+    with _borrowed(glue) as tools:
+        obj: bytes = _llvm().emit_object(tools.machine, module)
+    return obj
 
 
 def assembly_of(module: ModuleRef) -> str:
@@ -197,26 +192,19 @@ def assembly_of(module: ModuleRef) -> str:
         return tools.machine.emit_assembly(module)
 
 
-def _unlocked(name: str) -> Callable[..., Any]:
-    """A function of llvmlite's library, called without the lock that llvmlite puts around all of them.
-
-    LLVM itself allows threads that have a context and a target machine each. Where llvmlite is built in another way
-    than we know, the locked function serves as well: threads then take turns.
-    """
-    import llvmlite.binding.ffi as ffi
-
-    function = getattr(ffi.lib, name)
-    return getattr(function, "_cfn", function)
-
-
 # code in this process -------------------------------------------------------------------------------------------
 
 
 @cache
 def _engine() -> Any:
-    machine = _new_target_machine(3)
-    llvm = _llvm()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f'target triple = "{describe()[0]}"'), machine)
+    import llvmlite.binding as llvm
+
+    _llvm()  # which makes the library ready
+    triple, cpu, features, *_ = describe()
+    machine = llvm.Target.from_triple(triple).create_target_machine(
+        cpu=cpu, features=features, opt=3, reloc=_relocation(), codemodel="jitdefault", jit=True
+    )
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f'target triple = "{triple}"'), machine)
     # Never freed: at the interpreter's end a daemon thread may still be inside a kernel.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
     return engine
@@ -224,8 +212,13 @@ def _engine() -> Any:
 
 def addresses_of(symbols: Sequence[str], obj: bytes) -> tuple[int, ...]:
     """Load an object file into the process, for good, and return the addresses of these symbols of it."""
+    found = load_object(obj, symbols)
+    if found is not None:
+        return found
     engine = _engine()
-    engine.add_object_file(_llvm().ObjectFileRef.from_data(obj))
+    import llvmlite.binding as llvm
+
+    engine.add_object_file(llvm.ObjectFileRef.from_data(obj))
     engine.finalize_object()
     addresses = tuple([engine.get_function_address(symbol) for symbol in symbols])
     if not all(addresses):

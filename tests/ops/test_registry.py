@@ -27,7 +27,7 @@ from funcgrad.transforms.batch import batch_flat
 from funcgrad.transforms.forward import jvp_flat, tangent_zeros
 from funcgrad.transforms.linear import linearize_flat
 
-for _module in pkgutil.iter_modules(funcgrad.ops.__path__, "funcgrad.ops."):
+for _module in pkgutil.walk_packages(funcgrad.__path__, "funcgrad."):
     importlib.import_module(_module.name)
 
 # Operands along which an operation has no derivative although their dtype could have one.

@@ -132,10 +132,14 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.
     cache = DiskCache(tmp_path / "kernels")
     assert cache.store("a" * 64, b"code")
 
-    def refuse(*args: object, **kwargs: object) -> object:
-        raise OSError(30, "Read-only file system")
+    open_file = os.open
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    def refuse(path: Path, flags: int, *args: int) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(30, "Read-only file system")
+        return open_file(path, flags, *args)
+
+    monkeypatch.setattr("os.open", refuse)
     with pytest.warns(CacheWarning, match="Read-only file system; new kernels stay in memory"):
         assert not cache.store("b" * 64, b"code")
     assert not cache.store("c" * 64, b"code")  # silent

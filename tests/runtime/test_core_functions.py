@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from funcgrad.codegen.llvm import llvm_library
 from funcgrad.runtime import preload
 from funcgrad.runtime.parallel import in_parallel, prompt_threads
 from tests.runtime.native import run_script
@@ -65,7 +66,7 @@ print("libllvmlite" in Path("/proc/self/maps").read_text())
 from funcgrad.runtime import target
 target.describe()
 """
-    assert run_script(script) == "True"
+    assert run_script(script, FUNCGRAD_CACHE="0") == "True"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -80,8 +81,8 @@ if child == 0:
     os._exit(0 if fg.jit(lambda x: x + 1.0)(1.0) == 2.0 else 1)
 print(os.waitpid(child, 0)[1])
 """
-    assert run_script(script) == "0"
-    assert run_script("from funcgrad.runtime.preload import preload; preload(); print(1)") == "1"
+    assert run_script(script, FUNCGRAD_CACHE="0") == "0"
+    assert run_script("from funcgrad.runtime.preload import preload; preload(); print(1)", FUNCGRAD_CACHE="0") == "1"
 
 
 def _missing(name: str) -> None:
@@ -93,4 +94,7 @@ def test_a_library_that_is_not_where_we_look_is_left_to_llvmlite(
     answer: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", answer)
+    llvm_library.cache_clear()
     preload._load()  # says nothing, raises nothing
+    assert llvm_library() is None
+    llvm_library.cache_clear()

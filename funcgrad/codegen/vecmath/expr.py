@@ -15,14 +15,15 @@ never at import.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from ...record import record
 
 Number: TypeAlias = int | float
 Operand: TypeAlias = "Scalar | int | float"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Kind:
     """A scalar machine type: `f` float, `i` signed, `u` unsigned, `b` boolean, `c` complex, with its width in bits."""
 

@@ -14,15 +14,14 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from ..llvm import binding
 from .expr import Body, Kind, Scalar, fabs
 
 
 @cache
 def register_bits() -> int:
     """The widest vector register of this machine."""
-    from llvmlite.binding import get_host_cpu_features
-
-    features = get_host_cpu_features()
+    features = binding().get_host_cpu_features()
     return 512 if features.get("avx512f") else 256 if features.get("avx") else 128
 
 

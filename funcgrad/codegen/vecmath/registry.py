@@ -7,10 +7,10 @@ that is not LLVM needs nothing but another class of operand.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
+from ...record import record
 from .expr import B1, F32, F64, KINDS, Kind, Scalar
 
 FLOATS = (F32, F64)
@@ -18,7 +18,7 @@ INTEGERS = tuple(k for k in KINDS.values() if k.code in "iu")
 SIGNED = tuple(k for k in INTEGERS if k.signed)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Definition:
     """One scalar function of one kind. `small`: emitted in place rather than as a function of the module."""
 
