@@ -17,7 +17,7 @@ from ..kernels.plan import MemoryPlan
 from ..runtime.control import CarriedSlots, Inner, MovingSlot, branch_step, scan_step, sliced_step, while_step
 from ..runtime.convolution import Place, conv_step
 from ..runtime.executor import ARRAY, SCALAR, Program, Step
-from ..runtime.fourier import Pass, fft_step
+from ..runtime.fourier import fft_step
 from ..runtime.host import Operand, host_step
 from ..runtime.lapack import library_step
 from ..runtime.libraries import Matrix, gemm_step
@@ -170,7 +170,7 @@ def _array_routine_row(call: Call, plan: MemoryPlan) -> Step:
     dtype, offset = ref.value.dtype, ref.layout.offset * ref.value.dtype.itemsize
     slots = plan.slots[ref.value.index], plan.slots[out.index]
     if call.kind == "fft":
-        return fft_step(Pass(*call.data), dtype, out.dtype, *slots, offset)
+        return fft_step(call.data, dtype, out.dtype, *slots, offset)
     make = sort_step if call.kind == "sort" else argsort_step
     return make(slots[0], offset, slots[1], call.data, dtype)
 

@@ -1,166 +1,20 @@
-"""Library routines as steps of the graph: Fourier transforms and sorting. See ``runtime.fourier``, ``runtime.sorting``.
-
-A routine reads its operand where it lies if the layout allows it, and writes a buffer of its own in the order in
-memory that suits it; the result is that buffer seen through a layout. So no pass over memory is spent on transposing.
-"""
+"""Sorting as steps of the graph (see ``runtime.sorting``), and the table of all routines."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..core.jaxpr import Eqn
 from ..core.layout import Layout
 from ..util import prod
-from .graph import INDEX, Call, GraphBuilder, Ref, Value, squeeze, squeeze_shape
+from .fourier_rules import fourier_transform
+from .graph import INDEX, GraphBuilder, Ref, squeeze, squeeze_shape
+from .routine import routine
 
-__all__ = ["FourierPass", "library_step"]
-
-
-def routine(
-    b: GraphBuilder, kind: str, eqn: Eqn, operand: Ref, shape: Sequence[int], dtype: np.dtype[Any], data: Any
-) -> Value:
-    """A call with one operand and one result, of which ``shape`` is the order in memory."""
-    call = Call(kind, eqn, (operand,), (operand.layout.shape,), data=data)
-    operand.value.uses += 1
-    b.order.append(call)
-    value = Value("step", squeeze_shape(tuple(shape)), dtype, b.count)
-    b.count += 1
-    value.call, value.eqn = call, eqn
-    call.outputs = (value,)
-    return value
-
-
-# Fourier transforms ---------------------------------------------------------------------------------------------
-
-
-LONG = 1 << 17
-"""Elements from which a complex transform is done by factors; before, one by pocketfft stays in a cache."""
-SHORTEST_FACTOR = 32
-
-
-class FourierPass(NamedTuple):
-    """Transforms along one axis: ``outer`` times ``inner`` of them; strides (outer, inner, element) in elements."""
-
-    kind: str
-    n: int
-    outer: int
-    inner: int
-    strides_in: tuple[int, int, int]
-    strides_out: tuple[int, int, int]
-
-
-def fourier(b: GraphBuilder, eqn: Eqn, refs: list[Ref]) -> Ref:
-    """Axis by axis: a real transform first (or last, if it is the inverse), then the others, the last axis first."""
-    kind, lengths, aval = eqn.params["fft_type"], eqn.params["fft_lengths"], eqn.outvars[0].aval
-    if aval.size == 0:
-        return b.fill(0, aval)
-    rank = len(aval.shape)
-    axes = list(range(rank - 1, rank - 1 - len(lengths), -1))
-    kinds = [kind] + [{"RFFT": "FFT", "IRFFT": "IFFT"}.get(kind, kind)] * (len(axes) - 1)
-    passes = list(zip(axes, kinds, lengths[::-1], strict=True))
-    if kind == "IRFFT":
-        passes = [*passes[1:], passes[0]]
-    ref = refs[0]
-    for axis, each, n in passes:
-        factors = _factors(n) if each in ("FFT", "IFFT") and n >= LONG else (1, n)
-        transform = _one_axis if min(factors) < SHORTEST_FACTOR else _by_factors
-        ref = transform(b, eqn, ref, axis, each, n)
-    return ref
-
-
-def _factors(n: int) -> tuple[int, int]:
-    """Two factors of ``n`` as close to each other as may be."""
-    first = next(k for k in range(math.isqrt(n), 0, -1) if n % k == 0)
-    return first, n // first
-
-
-def _by_factors(b: GraphBuilder, eqn: Eqn, ref: Ref, axis: int, kind: str, n: int) -> Ref:
-    """A long transform as many short ones: with n = n1 n2, j = n2 j1 + j2 and k = k1 + n1 k2,
-
-        y[k] = sum_j2 w^(j2 k1) (sum_j1 x[j] exp(-2πi j1 k1 / n1)) exp(-2πi j2 k2 / n2),    w = exp(-2πi/n)
-
-    that is, columns of a matrix, a twiddle factor for each element, rows, and a transposition. All of it stays in
-    caches and is shared by threads, which one long transform by pocketfft does not and is not.
-    """
-    shape, (n1, n2) = ref.layout.shape, _factors(n)
-    matrix = (*shape[:axis], n1, n2, *shape[axis + 1 :])
-    ref = b.view(ref, lambda layout: layout.reshape(matrix))
-    ref = _one_axis(b, eqn, ref, axis, kind, n1)
-    w = _twiddles(b, n1, n2, ref.value.dtype, kind == "IFFT")
-    w = Ref(w.value, w.layout.broadcast(matrix, (axis, axis + 1)))
-    ref = b.map("mul", [ref, w], ref.value.dtype, matrix)
-    ref = _one_axis(b, eqn, ref, axis + 1, kind, n2)
-    swapped = [*range(axis), axis + 1, axis, *range(axis + 2, len(matrix))]
-    return b.view(Ref(ref.value, ref.layout.permute(swapped)), lambda layout: layout.reshape(shape))
-
-
-def _twiddles(b: GraphBuilder, n1: int, n2: int, dtype: np.dtype[Any], inverse: bool) -> Ref:
-    """The matrix ``exp(∓2πi j k / (n1 n2))`` as an expression; the angle is reduced to half a turn exactly."""
-    shape, n, f64 = (n1, n2), n1 * n2, np.dtype(np.float64)
-    lines = []
-    for axis, extent in enumerate(shape):
-        line = b.new("iota", (extent,), INDEX)
-        line.weight = 1
-        lines.append(Ref(line, Layout.contiguous((extent,)).broadcast(shape, [axis])))
-    turn = b.map("mul", lines, INDEX, shape)
-    far = b.map("gt", [turn, b.scalar(n // 2, INDEX)], np.dtype(np.bool_), shape)
-    turn = b.map("select", [far, b.map("sub", [turn, b.scalar(n, INDEX)], INDEX, shape), turn], INDEX, shape)
-    unit = b.scalar((1 if inverse else -1) * 2 * math.pi / n, f64)
-    angle = b.map("mul", [b.map("convert", [turn], f64, shape), unit], f64, shape)
-    parts = [b.map(fn, [angle], f64, shape) for fn in ("cos", "sin")]
-    real = np.dtype(np.float32) if dtype == np.complex64 else f64
-    if real != f64:
-        parts = [b.map("convert", [x], real, shape) for x in parts]
-    return b.map("complex", parts, dtype, shape)
-
-
-def _one_axis(b: GraphBuilder, eqn: Eqn, ref: Ref, axis: int, kind: str, n: int) -> Ref:
-    layout = ref.layout
-    if ref.value.virtual or any(s == 0 and m > 1 for s, m in zip(layout.strides, layout.shape, strict=True)):
-        ref = b.copy(ref)
-        layout = ref.layout
-    shape = list(layout.shape)
-    shape[axis] = n // 2 + 1 if kind == "RFFT" else n
-    steps = [abs(s) if m > 1 else 0 for s, m in zip(layout.strides, layout.shape, strict=True)]
-    order = sorted(range(len(shape)), key=lambda a: -steps[a])  # axes as they lie in memory
-    inverse = sorted(range(len(shape)), key=order.__getitem__)
-    physical = tuple([shape[a] for a in order])
-    out = Layout.contiguous(physical).permute(inverse)
-    batch = [a for a in order if a != axis and shape[a] > 1]
-    groups: list[list[int]] = []  # runs of batch axes with one stride: [count, stride in, stride out]
-    for a in batch:
-        m, s, t = layout.shape[a], layout.strides[a], out.strides[a]
-        if groups and groups[-1][1] == m * s and groups[-1][2] == m * t:
-            groups[-1] = [groups[-1][0] * m, s, t]
-        else:
-            groups.append([m, s, t])
-    by_rows = not batch or steps[batch[-1]] >= steps[axis]
-    if len(groups) > (1 if by_rows else 2):
-        return _one_axis(b, eqn, b.copy(ref), axis, kind, n)
-    one = [1, 0, 0]
-    outer, inner = (groups or [one])[0], one
-    if not by_rows:
-        outer, inner = ([one, *groups])[-2:]
-    data = FourierPass(
-        kind,
-        n,
-        outer[0],
-        inner[0],
-        (outer[1], inner[1], layout.strides[axis]),
-        (outer[2], inner[2], out.strides[axis]),
-    )
-    dtype = ref.value.dtype
-    if kind in ("RFFT", "IRFFT"):
-        dtype = eqn.outvars[0].aval.dtype
-    b.flops += 5 * prod(shape) * max(1, n.bit_length() - 1)
-    return Ref(routine(b, "fft", eqn, ref, physical, dtype, data), out)
-
-
-# sorting --------------------------------------------------------------------------------------------------------
+__all__ = ["library_step"]
 
 
 def sorting(b: GraphBuilder, eqn: Eqn, refs: list[Ref]) -> Sequence[Ref] | None:
@@ -246,7 +100,7 @@ def _sortable(b: GraphBuilder, ref: Ref) -> Ref:
     return ref if dtype == wide else b.map("convert", [ref], wide, ref.layout.shape)
 
 
-_ROUTINES: dict[str, Callable[..., Any]] = {"fft": fourier, "sort": sorting}
+_ROUTINES: dict[str, Callable[..., Any]] = {"fft": fourier_transform, "sort": sorting}
 
 
 def library_step(b: GraphBuilder, eqn: Eqn, name: str, refs: list[Ref]) -> Any:

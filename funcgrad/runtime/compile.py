@@ -28,7 +28,7 @@ from funcgrad.codegen.instruction import Instruction
 from funcgrad.codegen.numba_target import compile_with_numba
 from funcgrad.codegen.vocabulary import MACHINE_CODE, find_instruction
 from funcgrad.record import field, record
-from funcgrad.runtime import blocks, intrinsics, target
+from funcgrad.runtime import blocks, butterflies, intrinsics, roots, target, vectors
 from funcgrad.runtime.cache import default_cache
 from funcgrad.runtime.parallel import in_parallel, prompt_threads
 
@@ -39,6 +39,7 @@ __all__ = [
     "KERNEL_SIGNATURE",
     "CompileStats",
     "CompiledKernel",
+    "compile_all_vectors",
     "compile_kernel",
     "compile_kernels",
     "compile_kernels_with_numba",
@@ -172,11 +173,20 @@ def compile_runtime(source: str, name: str, arguments: int, returns: bool = True
 
 
 def compile_vectors(source: str, name: str, arguments: int) -> int:
-    """As `compile_runtime`, for what is written in the instructions of `blocks`, and returns nothing: its loops are
-    vectors already, and get LLVM's code generator at its best without the passes before it."""
-    signature = _integers_to(arguments, returns=False)
-    request = _request(source, signature, name, find_runtime_instruction, _runtime_words(), vectors=True)
-    return _compiled([request])[0].address
+    """As `compile_runtime`, for what is written in vector instructions (`blocks`, `butterflies`), and returns nothing:
+    its loops are vectors already, and get LLVM's code generator at its best without the passes before it."""
+    return compile_all_vectors([(source, name, arguments)])[0]
+
+
+def compile_all_vectors(functions: Sequence[tuple[str, str, int]]) -> list[int]:
+    """As `compile_vectors` for each of these sources, names and counts of arguments; what has to be compiled is
+    compiled in parallel."""
+    words = _runtime_words()
+    requests = [
+        _request(source, _integers_to(arguments, False), name, find_runtime_instruction, words, vectors=True)
+        for source, name, arguments in functions
+    ]
+    return [made.address for made in _compiled(requests)]
 
 
 def _integers_to(arguments: int, returns: bool) -> str:
@@ -190,7 +200,12 @@ def compile_runtime_kernel(source: str, name: str = "kernel") -> CompiledKernel:
 
 def find_runtime_instruction(name: str) -> Instruction | None:
     """The instruction of this name in the runtime's own sources."""
-    return intrinsics.INTRINSICS.get(name) or blocks.BLOCKS.get(name) or find_instruction(name)
+    return (
+        intrinsics.INTRINSICS.get(name)
+        or blocks.BLOCKS.get(name)
+        or butterflies.BUTTERFLIES.get(name)
+        or find_instruction(name)
+    )
 
 
 # -- the core: what nearly every program needs
@@ -258,7 +273,9 @@ def _kernel_words() -> str:
 
 @cache
 def _runtime_words() -> str:
-    return fingerprint([*MACHINE_CODE, *[Path(str(m.__file__)) for m in (blocks, intrinsics)]])
+    return fingerprint(
+        [*MACHINE_CODE, *[Path(str(m.__file__)) for m in (blocks, butterflies, intrinsics, roots, vectors)]]
+    )
 
 
 def stats() -> CompileStats:

@@ -1,4 +1,7 @@
-"""Fourier transforms along one axis as steps of a native program, by NumPy's pocketfft.
+"""Fourier transforms along one axis as steps of a native program: by our own (see ``lanes``) or by NumPy's pocketfft.
+
+The latter does real transforms, lengths with a prime factor beyond 13, and batches of fewer transforms than a register
+has lanes.
 
 A *pass* is a batch of transforms: ``outer`` times ``inner`` of them, each over elements ``step`` bytes apart. Where
 the batch is one stack of rows (``inner`` is 1), pocketfft reads and writes the rows where they are. Where neighbours
@@ -22,13 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from funcgrad.record import record
+from funcgrad.kernels.fourier_plan import FourierPass
 from funcgrad.runtime.compile import compile_runtime, compile_runtime_kernel
 from funcgrad.runtime.executor import Step
 from funcgrad.runtime.host import Operand, host_step
+from funcgrad.runtime.lanes import lane_step
 from funcgrad.runtime.numpy_loops import fft_loop
 
-__all__ = ["Pass", "fft_step"]
+__all__ = ["fft_step"]
 
 # Neighbours that are read and written together, by measurement (1024 x 1024 complex128, one thread: 64 bytes 9.2 ms,
 # 128 6.6, 256 6.4, 512 5.7; NumPy 9.8); fewer where the gathered rows would not stay in a cache.
@@ -174,31 +178,16 @@ def fft_columns(slots, ints, lo, hi):
 """
 
 
-@record(frozen=True)
-class Pass:
-    """``kind`` is ``FFT``, ``IFFT``, ``RFFT`` or ``IRFFT``; ``n`` the length of the complex transform that is meant.
-    Strides are in elements; those of the output along ``inner`` are 1 (where ``inner`` is not 1)."""
-
-    kind: str
-    n: int
-    outer: int
-    inner: int
-    strides_in: tuple[int, int, int]
-    strides_out: tuple[int, int, int]
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        """Elements of one transform's input and output."""
-        half = self.n // 2 + 1
-        return (half if self.kind == "IRFFT" else self.n), (half if self.kind == "RFFT" else self.n)
-
-
 def fft_step(
-    work: Pass, dtype_in: np.dtype[Any], dtype_out: np.dtype[Any], slot_in: int, slot_out: int, offset: int
+    work: FourierPass, dtype_in: np.dtype[Any], dtype_out: np.dtype[Any], slot_in: int, slot_out: int, offset: int
 ) -> Step:
     """The step that writes all of slot ``slot_out``. ``offset``: where the input begins in its slot, in bytes."""
     size_in, size_out = dtype_in.itemsize, dtype_out.itemsize
     real = np.dtype(np.float64 if max(size_in, size_out) == 16 else np.float32)
+    own = lane_step(work, real, slot_in, slot_out, offset)
+    if own is not None:
+        return own
+    assert not work.weights, "a pass with factors for its results is one of our own"
     suffix = f"_n_{'odd' if work.n % 2 else 'even'}" if work.kind == "RFFT" else ""
     allocator = malloc_and_free()
     loop = fft_loop(work.kind.lower() + suffix, real.name) if work.n <= _LONGEST else None
