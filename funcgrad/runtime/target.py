@@ -172,7 +172,9 @@ def _release_variants(module: ModuleRef) -> None:
     """Let go of the vector variants of functions (see `codegen.vecmath.rare`): once the vectoriser has chosen among
     them, the chosen ones go where they are called and the others away."""
     for f in module.functions:
-        if f.linkage is f.linkage.weak_odr:
+        if f.linkage is f.linkage.weak_any:  # what only the vectoriser was to see as a function
+            f.add_function_attribute("alwaysinline")
+        if f.linkage in (f.linkage.weak_any, f.linkage.weak_odr):
             f.linkage = "internal"
 
 
