@@ -121,12 +121,13 @@ def _population_count(x: Scalar) -> Scalar:
 
 _define("population_count", INTEGERS, _population_count)
 
-# accumulators: a float sum may be regrouped, so that it is kept in the lanes of several registers
+# accumulators: a float sum may be regrouped, so that it is kept in the lanes of several registers, and a product may be
+# added to it unrounded. (Elsewhere products are rounded, as NumPy has it: ``x * y - y * x`` is zero.)
 
 
-def _reassociated(instruction: str) -> Callable[[Scalar, Scalar], Scalar]:
+def _reassociated(instruction: str, *more: str) -> Callable[[Scalar, Scalar], Scalar]:
     def emit(x: Scalar, y: Scalar) -> Scalar:
-        made = getattr(x.body.builder, instruction)(x.value, y.value, flags=("reassoc",))
+        made = getattr(x.body.builder, instruction)(x.value, y.value, flags=("reassoc", *more))
         return Scalar(x.body, x.kind, made)
 
     return emit
@@ -140,7 +141,7 @@ def _extreme(name: str) -> Callable[[Scalar, Scalar], Scalar]:
     return emit
 
 
-_define("fold_add", FLOATS, _reassociated("fadd"))
+_define("fold_add", FLOATS, _reassociated("fadd", "contract"))
 _define("fold_mul", FLOATS, _reassociated("fmul"))
 _define("fold_max", FLOATS, _extreme("maximum"))
 _define("fold_min", FLOATS, _extreme("minimum"))

@@ -352,7 +352,8 @@ class _Lowering:
         if x.kind != y.kind:
             self.fail(node, f"{x.kind.name} and {y.kind.name} do not mix")
         if x.kind.is_float and type(op) in _FLOAT:
-            return Scalar(self.body, x.kind, getattr(self.b, _FLOAT[type(op)])(x.value, y.value))
+            flags = ("contract",) if type(op) is ast.Mult else ()  # with a sum that asks for it: `fold_add`
+            return Scalar(self.body, x.kind, getattr(self.b, _FLOAT[type(op)])(x.value, y.value, flags=flags))
         if x.kind == I64 and type(op) in _INTEGER:
             return Scalar(self.body, I64, getattr(self.b, _INTEGER[type(op)])(x.value, y.value))
         if x.kind == I64 and type(op) in _DIVISION:

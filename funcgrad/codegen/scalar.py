@@ -127,7 +127,6 @@ _FLOAT: Final[dict[str, Callable[..., str]]] = {
     **_REAL,
     "neg": lambda w, s, x: f"-{x}",
     "reciprocal": lambda w, s, x: f"div_{s}({s}(1), {x})",
-    "rsqrt": lambda w, s, x: f"div_{s}({s}(1), sqrt_{s}({x}))",
     "logistic": lambda w, s, x: f"div_{s}({s}(1), {s}(1) + exp_{s}(-{x}))",
     "hypot": _hypot,
     "logaddexp": _logaddexp("log1p", "exp", float(np.log(2))),

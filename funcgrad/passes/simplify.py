@@ -14,6 +14,7 @@ import numpy as np
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Literal, Var
 from ..core.primitive import Primitive
 from ..ops.elementwise import add_p, mul_p, neg_p, sub_p
+from ..ops.transcendental import rsqrt_p
 from .rewrite import Substitution, rebuild
 
 __all__ = ["simplify"]
@@ -44,19 +45,24 @@ def _over(eqn: Eqn, defs: Definitions) -> Atom | Eqn | tuple[Eqn, ...] | None:
     return _power_over_root(eqn, defs)
 
 
-def _power_over_root(eqn: Eqn, defs: Definitions) -> tuple[Eqn, ...] | None:
-    """c / sqrt(x) as c * (1 / sqrt(x)) for a power of two c near 1, as in the derivative of sqrt: a root has no
-    extreme exponent, so both round alike, and ``1 / sqrt(x)`` is often there already."""
-    c, root = eqn.invars
-    if not isinstance(c, Literal) or _defined_by(root, "sqrt", defs) is None or root.aval.dtype.kind != "f":
+def _power_over_root(eqn: Eqn, defs: Definitions) -> Eqn | tuple[Eqn, ...] | None:
+    """1 / sqrt(x) as one operation, which a machine may have a short way for; and c / sqrt(x) as c times that for a
+    power of two c near 1, as in the derivative of sqrt: a root has no extreme exponent, so both round alike, and
+    ``1 / sqrt(x)`` is often there already."""
+    c, divisor = eqn.invars
+    root = _defined_by(divisor, "sqrt", defs)
+    if not isinstance(c, Literal) or root is None or not _same_type(divisor, eqn):
         return None
+    if divisor.aval.dtype.kind != "f" or divisor.aval.dtype.itemsize < 4:
+        return None
+    if c.value == 1:
+        return Eqn(rsqrt_p, root.invars, {}, eqn.outvars, eqn.source)
     significand, exponent = np.frexp(c.value)
-    if abs(significand) != 0.5 or not -8 <= exponent <= 8 or c.value == 1 or root.aval.dtype.itemsize < 4:
+    if abs(significand) != 0.5 or not -8 <= exponent <= 8:
         return None
     inverse = Var(eqn.outvars[0].aval)
-    one = Literal(root.aval.dtype.type(1))
     return (
-        Eqn(eqn.primitive, (one, root), {}, (inverse,), eqn.source),
+        Eqn(rsqrt_p, root.invars, {}, (inverse,), eqn.source),
         Eqn(mul_p, (c, inverse), {}, eqn.outvars, eqn.source),
     )
 
@@ -116,8 +122,7 @@ def _base_of_power(a: Atom, defs: Definitions) -> Var | None:
         if eqn is None:
             return None
         name, operands = eqn.primitive.name, eqn.invars
-        over_root = name == "div" and _is_value(operands[0], 1) and _defined_by(operands[1], "sqrt", defs)
-        if name in ("exp", "abs") or over_root:
+        if name in ("exp", "abs", "rsqrt"):
             return eqn.outvars[0]
         if name == "mul" and isinstance(operands[0], Literal) and 2.0**-8 <= operands[0].value <= 2.0**8:
             a = operands[1]

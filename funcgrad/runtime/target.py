@@ -167,15 +167,15 @@ def optimised(assembly: str, glue: bool = False) -> ModuleRef:
     return module
 
 
-_WEAK_ODR = 6
-"""LLVM's number for it."""
+_WEAK_ANY, _WEAK_ODR = 5, 6
+"""LLVM's numbers for them."""
 
 
 def _release_variants(module: ModuleRef) -> None:
-    """Let go of the vector variants of functions (see `codegen.vecmath.rare`): once the vectoriser has chosen among
-    them, the chosen ones go where they are called and the others away."""
+    """Let go of functions with vector variants, and of these (see `codegen.vecmath.rare` and `root`): once the
+    vectoriser has chosen among them, the chosen ones go where they are called and the others away."""
     for f in module.functions:
-        if f.linkage == _WEAK_ODR:
+        if f.linkage in (_WEAK_ANY, _WEAK_ODR):
             f.linkage = "internal"
 
 

@@ -185,6 +185,24 @@ def test_long_sums_are_accurate(n: int, rng: np.random.Generator) -> None:
         assert abs(np.sum(found, dtype=np.float64) - exact) <= 4e-6 * exact
 
 
+def test_a_product_is_rounded_but_where_it_is_summed() -> None:
+    """A difference of equal products is zero, whichever of them a machine could leave unrounded; a sum of products
+    takes each exactly: 2**-60 is lost where the product is rounded first."""
+    x = 1 + 2.0**-30 * np.arange(1, 40)
+    y = x[::-1].copy()
+    assert (funcgrad.jit(lambda x, y: x * y - y * x)(x, y) == 0).all()
+    assert (funcgrad.jit(lambda x, y: x * y + -(x * y))(x, y) == 0).all()
+    features = pytest.importorskip("llvmlite.binding").get_host_cpu_features()
+    if not features.get("fma"):
+        pytest.skip("this machine cannot fuse a product with a sum")
+    a, b = np.zeros((40, 3)), np.zeros((40, 3))  # in every lane the term to be exact comes last
+    a[:16], b[:16] = -1 / 16, 1 + 2.0**-29
+    a[39], b[39] = 1 + 2.0**-30, 1 + 2.0**-30
+    for axis in (0, 1):
+        assert funcgrad.jit(lambda a, b, axis=axis: np.sum(a * b, axis))(a, b)[0] == 2.0**-60, axis
+        a, b = a.T.copy(), b.T.copy()
+
+
 VECTORISED = {
     "elementwise": (lambda x: [REGISTRY["tanh"].bind(x)], (100,)),
     "row sum": (lambda x: [reduce_sum_p.bind(x, axes=(1,))], (10, 100)),

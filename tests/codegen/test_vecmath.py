@@ -19,6 +19,7 @@ import pytest
 mpmath = pytest.importorskip("mpmath", reason="mpmath is the witness here; the test extra brings it")
 
 from funcgrad.codegen import vecmath  # noqa: E402
+from funcgrad.codegen.vecmath import root  # noqa: E402
 from funcgrad.codegen.vecmath.registry import DEFINITIONS  # noqa: E402
 from funcgrad.runtime.compile import compile_native  # noqa: E402
 
@@ -196,6 +197,48 @@ def test_binary_accuracy(name, kind):
     with MP.workprec(160):
         exact = [_rational(REFERENCES[name])(*p) for p in zip(x, y)]
         assert_two_ulp(name, loop(f"{name}_{kind}")(x, y), exact, [x, y], dtype)
+
+
+@pytest.mark.parametrize("kind", FLOAT_KINDS)
+def test_rsqrt_where_the_estimate_is_worst(kind):
+    """Densely between 1 and 4, which is every significand; and next to the least and the largest numbers."""
+    dtype = DTYPES[kind]
+    info = np.finfo(dtype)
+    wide = np.longdouble if kind == "f64" else np.float64
+    if np.finfo(wide).nmant < info.nmant + 8:
+        pytest.skip("long double is no wider than double here")
+    rng = np.random.default_rng(0)
+    points = np.concatenate(
+        [
+            rng.uniform(1, 4, 500_000).astype(dtype),
+            info.smallest_subnormal * rng.integers(1, 2**20, 10_000).astype(dtype),
+            info.max * rng.uniform(0.5, 1, 10_000).astype(dtype),
+        ]
+    )
+    got = loop(f"rsqrt_{kind}")(points)
+    exact = 1 / np.sqrt(points.astype(wide))
+    assert (np.abs(got - exact) <= 1.5 * np.spacing(got)).all()
+    four = np.ldexp(dtype(1), np.arange(-info.maxexp // 2 + 1, info.maxexp // 2) * 2).astype(dtype)
+    assert (loop(f"rsqrt_{kind}")(four) == 1 / np.sqrt(four)).all()
+
+
+@pytest.mark.parametrize("name", ["rsqrt_f32", "rsqrt_f64", "exp_f32", "sin_f64"])
+def test_a_value_does_not_depend_on_its_place(name):
+    """Vectors of all widths, and what is left over, compute alike: so results do not depend on how a loop is cut."""
+    points = np.random.default_rng(1).uniform(0.1, 30, 70).astype(DTYPES[name[-3:]])
+    every = loop(name)(points)
+    for n in range(1, len(points)):
+        assert (loop(name)(points[:n]) == every[:n]).all()
+        assert (loop(name)(points[n:]) == every[n:]).all()
+
+
+@pytest.mark.parametrize("kind", FLOAT_KINDS)
+def test_rsqrt_divides_nothing_where_there_is_an_estimate(kind):
+    if not root.has_estimate():
+        pytest.skip("this machine has no estimate of 1 / sqrt(x) of 14 bits")
+    text = loop(f"rsqrt_{kind}").compiled.assembly()
+    assert "rsqrt14" in text
+    assert not re.search(r"v?(div|sqrt|call)[a-z]*\s", text), "a root, a division or a call is left"
 
 
 def test_trigonometric_functions_of_huge_arguments():

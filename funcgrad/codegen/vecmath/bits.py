@@ -33,11 +33,6 @@ def sqrt(x: Scalar) -> Scalar:
     return expr.sqrt(x)
 
 
-@function(small=True)
-def rsqrt(x: Scalar) -> Scalar:
-    return 1.0 / expr.sqrt(x)
-
-
 @function(small=True, name="abs")
 def magnitude(x: Scalar) -> Scalar:
     return expr.fabs(x)
