@@ -30,6 +30,7 @@ _P: Final = c_void_p
 
 # result, then arguments; handles are pointers to what only the library knows
 _DECLARATIONS: Final[dict[str, tuple[Any, ...]]] = {
+    "AddFunctionAttr": (None, _P, c_uint),
     "ContextCreate": (_P,),
     "ContextDispose": (None, _P),
     "CopyStringRepOfTargetData": (None, _P, _TEXT),
@@ -52,6 +53,7 @@ _DECLARATIONS: Final[dict[str, tuple[Any, ...]]] = {
     "FunctionsIterNext": (_P, _P),
     "GetBufferSize": (c_size_t, _P),
     "GetBufferStart": (_P, _P),
+    "GetEnumAttributeKindForName": (c_uint, c_char_p, c_size_t),
     "GetHostCPUFeatures": (c_int, _TEXT),
     "GetHostCPUName": (None, _TEXT),
     "GetLinkage": (c_int, _P),
@@ -322,6 +324,12 @@ class Function:
     @linkage.setter
     def linkage(self, name: str) -> None:
         self._lib.SetLinkage(self, self.NUMBERS[name])
+
+    def add_function_attribute(self, name: str) -> None:
+        kind = self._lib.GetEnumAttributeKindForName(name.encode(), len(name))
+        if not kind:
+            raise ValueError(f"no such attribute {name!r}")
+        self._lib.AddFunctionAttr(self, kind)
 
 
 class Target:

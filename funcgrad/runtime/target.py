@@ -175,7 +175,10 @@ def _release_variants(module: ModuleRef) -> None:
     """Let go of functions with vector variants, and of these (see `codegen.vecmath.rare` and `root`): once the
     vectoriser has chosen among them, the chosen ones go where they are called and the others away."""
     for f in module.functions:
-        if f.linkage in (_WEAK_ANY, _WEAK_ODR):
+        linkage = f.linkage
+        if linkage == _WEAK_ANY:  # what only the vectoriser was to see as a function
+            f.add_function_attribute("alwaysinline")
+        if linkage in (_WEAK_ANY, _WEAK_ODR):
             f.linkage = "internal"
 
 

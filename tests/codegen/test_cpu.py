@@ -195,9 +195,9 @@ def test_a_product_is_rounded_but_where_it_is_summed() -> None:
     features = pytest.importorskip("llvmlite.binding").get_host_cpu_features()
     if not features.get("fma"):
         pytest.skip("this machine cannot fuse a product with a sum")
-    a, b = np.zeros((40, 3)), np.zeros((40, 3))  # in every lane the term to be exact comes last
-    a[:16], b[:16] = -1 / 16, 1 + 2.0**-29
-    a[39], b[39] = 1 + 2.0**-30, 1 + 2.0**-30
+    a, b = np.zeros((512, 3)), np.zeros((512, 3))  # the two terms go into one lane, however many there are
+    a[0], b[0] = -1, 1 + 2.0**-29
+    a[256], b[256] = 1 + 2.0**-30, 1 + 2.0**-30
     for axis in (0, 1):
         assert funcgrad.jit(lambda a, b, axis=axis: np.sum(a * b, axis))(a, b)[0] == 2.0**-60, axis
         a, b = a.T.copy(), b.T.copy()

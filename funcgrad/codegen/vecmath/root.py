@@ -48,7 +48,6 @@ def _estimate(body: Body, kind: Kind) -> Any:
     if function is None:
         function = body.declare(name, kind, [kind])
         function.linkage = "weak"
-        function.attributes.add("alwaysinline")
         variants = ",".join([f"_ZGV_LLVM_N{w}v_{name}({_variant(body, kind, w)})" for w in vector_widths(kind)])
         set.add(function.attributes, f'"vector-function-abi-variant"="{variants}"')
         body.define(function, _estimate_one, [kind])
