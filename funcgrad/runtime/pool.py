@@ -3,8 +3,11 @@
 Why our own: OpenMP stalls for milliseconds when another process holds a core, and Numba's workqueue aborts
 when two Python threads enter it at once. Here
 
-* the caller works too, and chunks are claimed one by one from an atomic counter, so a worker that loses its
-  core delays one chunk and nothing else;
+* the caller works too, and chunks are claimed one by one, so a worker that loses its core delays one chunk and nothing
+  else. Each thread begins with a share of its own, the same one in every loop of that length, whose data its cache
+  may still hold, and then helps with the others';
+* workers that sleep are woken for a long loop, or when the caller has been working alone for some tens of microseconds
+  with little in between: a short loop now and then would be done before they are up;
 * a worker that has lost its core in the midst of a chunk gets the caller's: when there is nothing left to claim, the
   caller looks whether each busy worker's CPU time moves, and if one's does not, puts it onto the CPU on which it
   itself is about to sleep (the scheduler would let it wait for the end of the other process's time, 4 ms);
@@ -40,16 +43,21 @@ __all__ = ["Pool", "posix_threads"]
 _SPIN = 2000  # about 40 us of `pause`
 _LOOK = 500  # about 10 us between two looks at a thread's CPU time
 _NAP = 500_000  # ns between two such pairs of looks
+_MOST_SHARES = 16
+_WORTH_WAKING = 20  # grains of a loop that workers are woken for at once
+_ALONE_AT_MOST = 65_000  # cycles, about 25 us, that a caller works alone before it wakes anybody
+_GAP = 100_000  # cycles, about 40 us, between two loops after which it begins to count again
 
 # Words of the pool, in bytes; what different threads write lies on different cache lines.
-_BUSY, _EPOCH, _NEXT, _ACTIVE, _OPEN = 0, 64, 128, 192, 256
-_FN, _SLOTS, _INTS, _EXTENT, _CHUNK, _CALLER_CPU = 320, 328, 336, 344, 352, 360
+_BUSY, _EPOCH, _ACTIVE, _OPEN = 0, 64, 192, 256
+_FN, _SLOTS, _INTS, _CHUNK, _SHARES, _CALLER_CPU, _ALONE, _ENDED = 320, 328, 336, 344, 352, 360, 368, 376
 _SLEEPERS, _WAITING, _INDEX = 384, 448, 512
 _LIMIT, _STOP, _HANDED_OVER = 576, 584, 592
 _LOCK, _UNLOCK, _WAIT, _TIMED_WAIT, _WAKE = 640, 648, 656, 664, 672
 _GETCPU, _SETAFFINITY, _GETTID, _GETTIME, _CLAIM_FN, _HAND_OVER_FN = 680, 688, 696, 704, 712, 720
 _MUTEX, _WORK, _DONE = 768, 896, 1024
-_TIME, _TARGET, _ALLOWED, _SIZE = 1152, 1216, 1344, 1472
+_TIME, _TARGET, _ALLOWED, _NEXT = 1152, 1216, 1344, 1472
+_SIZE = _NEXT + 64 * _MOST_SHARES
 # Of each worker, behind the pool: a set of CPUs to work out, its thread's number, whether it is in a loop.
 _CPUS, _TID, _WORKING, _WORKER_SIZE = 0, 128, 192, 256
 _MASK_BYTES = 128  # a set of CPUs: `_TARGET` and `_ALLOWED`, the process's own one, are others
@@ -64,17 +72,22 @@ _PTHREAD = {
 _LINUX = {_GETCPU: "sched_getcpu", _SETAFFINITY: "sched_setaffinity", _GETTID: "gettid", _GETTIME: "clock_gettime"}
 
 _CLAIM = f"""
-def claim(pool):
+def claim(pool, index):
     fn = load(pool + {_FN})
     slots = load(pool + {_SLOTS})
     ints = load(pool + {_INTS})
-    extent = load(pool + {_EXTENT})
     chunk = load(pool + {_CHUNK})
-    while True:
-        lo = atomic_add(pool + {_NEXT}, chunk)
-        if lo >= extent:
-            return 0
-        call_kernel(fn, slots, ints, lo, min(lo + chunk, extent))
+    shares = load(pool + {_SHARES})
+    for k in range(shares):
+        at = (index + k) % shares
+        next = pool + {_NEXT} + 64 * at
+        end = load(next + 8)
+        lo = atomic_load(next)
+        while lo < end:
+            lo = atomic_add(next, chunk)
+            if lo < end:
+                call_kernel(fn, slots, ints, lo, min(lo + chunk, end))
+    return 0
 """
 
 # The clock of a thread's CPU time has the number that Linux makes of the thread's: it stands still while the thread
@@ -113,24 +126,47 @@ def parallel_for(pool, fn, slots, ints, extent, grain):
     if threads < 2 or atomic_swap_if(pool + {_BUSY}, 0, 1) == 0:
         call_kernel(fn, slots, ints, 0, extent)
         return 0
-    chunk = max(grain, (extent + 8 * threads - 1) // (8 * threads))
+    chunks = min(8 * threads, max(2, extent // grain))
+    if chunks > threads:
+        chunks = chunks // threads * threads
+    chunk = (extent + chunks - 1) // chunks
     if chunk > 64:
         chunk = (chunk + 63) // 64 * 64
+    first = 0
+    if grain > 1 and extent < {_WORTH_WAKING} * grain and atomic_load(pool + {_SLEEPERS}) == load(pool + {_INDEX}):
+        now = cycles()
+        alone = 0 if now - load(pool + {_ENDED}) > {_GAP} else load(pool + {_ALONE})
+        while first < extent and alone < {_ALONE_AT_MOST}:
+            call_kernel(fn, slots, ints, first, min(first + chunk, extent))
+            first += chunk
+            before = now
+            now = cycles()
+            alone += now - before
+        store(pool + {_ENDED}, now)
+        store(pool + {_ALONE}, alone)
+        if first >= extent:
+            atomic_store(pool + {_BUSY}, 0)
+            return 0
+        store(pool + {_ALONE}, 0)
     store(pool + {_FN}, fn)
     store(pool + {_SLOTS}, slots)
     store(pool + {_INTS}, ints)
-    store(pool + {_EXTENT}, extent)
     store(pool + {_CHUNK}, chunk)
+    shares = min(threads, {_MOST_SHARES})
+    share = ((extent - first + chunk - 1) // chunk + shares - 1) // shares * chunk
+    store(pool + {_SHARES}, shares)
+    for at in range(shares):
+        store(pool + {_NEXT} + 64 * at, first + at * share)
+        store(pool + {_NEXT} + 64 * at + 8, min(first + (at + 1) * share, extent))
     if load(pool + {_GETCPU}) != 0:
         store(pool + {_CALLER_CPU}, call0(load(pool + {_GETCPU})) & {8 * _MASK_BYTES - 1})
-    atomic_store(pool + {_NEXT}, 0)
     atomic_store(pool + {_OPEN}, 1)
     atomic_add(pool + {_EPOCH}, 1)
     if atomic_load(pool + {_SLEEPERS}) > 0:
         call1(load(pool + {_LOCK}), pool + {_MUTEX})
         call1(load(pool + {_WAKE}), pool + {_WORK})
         call1(load(pool + {_UNLOCK}), pool + {_MUTEX})
-    call1(load(pool + {_CLAIM_FN}), pool)
+    call2(load(pool + {_CLAIM_FN}), pool, 0)
     atomic_store(pool + {_OPEN}, 0)
     spins = 0
     while atomic_load(pool + {_ACTIVE}) != 0:
@@ -193,7 +229,7 @@ def worker(pool):
             atomic_store(me + {_WORKING}, 1)
             atomic_add(pool + {_ACTIVE}, 1)
             if atomic_load(pool + {_OPEN}) != 0:
-                call1(load(pool + {_CLAIM_FN}), pool)
+                call2(load(pool + {_CLAIM_FN}), pool, index)
             atomic_store(me + {_WORKING}, 0)
             if atomic_add(pool + {_ACTIVE}, -1) == 1 and atomic_load(pool + {_WAITING}) != 0:
                 call1(load(pool + {_LOCK}), pool + {_MUTEX})
@@ -202,7 +238,7 @@ def worker(pool):
 """
 
 
-_claim_address = core_function(_CLAIM, "claim", 1)
+_claim_address = core_function(_CLAIM, "claim", 2)
 _hand_over_address = core_function(_HAND_OVER, "hand_over", 1)
 _parallel_for_address = core_function(_PARALLEL_FOR, "parallel_for", 6)
 _worker_address = core_function(_WORKER, "worker", 1)
@@ -286,6 +322,11 @@ class Pool:
     @limit.setter
     def limit(self, threads: int) -> None:
         self[_LIMIT] = threads
+
+    @property
+    def shared(self) -> int:
+        """How many loops more than one thread could work on."""
+        return self[_EPOCH]
 
     @property
     def handed_over(self) -> int:

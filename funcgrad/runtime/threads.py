@@ -22,7 +22,6 @@ __all__ = [
     "available_cpus",
     "cgroup_cpus",
     "get_num_threads",
-    "handed_over",
     "pool_cell",
     "set_num_threads",
     "start",
@@ -162,9 +161,9 @@ def stop() -> None:
         _stop()
 
 
-def handed_over() -> int:
-    """How often a caller has given its CPU to a worker of the last pool that had lost its own."""
-    return 0 if _pool is None else _pool.handed_over
+def running_pool() -> Pool | None:
+    """The pool whose workers run."""
+    return _pool if pool_cell[0] else None
 
 
 def _start(count: int) -> None:

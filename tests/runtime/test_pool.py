@@ -1,15 +1,56 @@
-"""The pool of threads on CPUs that others use as well."""
+"""When threads are woken, and what they do where others use their CPUs as well."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import funcgrad as fg
+from funcgrad.runtime import threads
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = fg.get_num_threads()
+    fg.set_num_threads(2)
+    threads.start()
+    yield
+    fg.set_num_threads(before)
+
+
+def shared_loops(call: Callable[[], Any]) -> int:
+    """How many loops of this call, made while the workers sleep, are shared with them."""
+    pool = threads.running_pool()
+    assert pool is not None
+    time.sleep(0.02)
+    before = pool.shared
+    call()
+    return pool.shared - before
+
+
+def short(x: Any) -> Any:
+    return x * 0.5 + 1.0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="loops are serial without POSIX threads")
+def test_sleeping_workers_are_woken_for_long_loops_and_for_many_short_ones(two_threads: None) -> None:
+    f, x = fg.jit(short), np.ones(20_000)
+    g, y = fg.jit(lambda x: np.sin(x) * np.exp(-x)), np.ones(500_000)
+    loop = fg.jit(lambda x: fg.lax.fori_loop(0, 2000, lambda i, x: short(x), x))
+    assert f.lower(x).executable.program.parallel
+    f(x), g(y), loop(x)
+    assert min(shared_loops(lambda: f(x)) for _ in range(5)) == 0
+    assert shared_loops(lambda: g(y)) == 1
+    assert shared_loops(lambda: loop(x)) > 1
+
 
 NEXT_TO_ANOTHER_PROCESS = """
 import os, subprocess, sys, threading, time
@@ -27,11 +68,11 @@ spin = f"import os\\nos.sched_setaffinity(0, {{{there}}})\\nwhile True: pass"
 other = subprocess.Popen([sys.executable, "-c", spin])
 wrong, end = 0, time.monotonic() + 60
 try:
-    while threads.handed_over() == 0 and time.monotonic() < end:
+    while threads.running_pool().handed_over == 0 and time.monotonic() < end:
         wrong += f(x).tobytes() != expected
 finally:
     other.kill()
-print(threads.handed_over() > 0, wrong)
+print(threads.running_pool().handed_over > 0, wrong)
 """
 
 
