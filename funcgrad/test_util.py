@@ -129,16 +129,17 @@ def _far(found: Any, wanted: Any, atol: float, rtol: float, noise: float) -> str
     with np.errstate(all="ignore"):
         apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b))
         allowed = atol + rtol * np.abs(b) + noise
-        bad = ~(apart <= allowed)
+        bad = ~((apart == 0) | (apart <= allowed))
         if not bad.any():
             return ""
         ratio = np.where(bad, np.where(np.isfinite(apart), apart / allowed, np.inf), 0)
     worst = np.unravel_index(np.argmax(ratio), a.shape) if a.ndim else ()
     place = f" at index {tuple(map(int, worst))}" if a.ndim else ""
     count = f"; {int(bad.sum())} of {a.size} elements are off" if a.size > 1 else ""
+    domain = "" if np.isfinite(b[worst]) else "; f is not finite around these arguments"
     return (
         f"{a[worst]}{place}, where differences give {b[worst]}: off by {apart[worst]:.3g}, allowed are "
-        f"{np.broadcast_to(allowed, a.shape)[worst]:.3g}{count}"
+        f"{np.broadcast_to(allowed, a.shape)[worst]:.3g}{count}{domain}"
     )
 
 

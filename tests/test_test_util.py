@@ -53,6 +53,7 @@ WRONG: dict[str, tuple[Any, tuple[Any, ...], Any, list[str]]] = {
     ),
     "second order": (second_only, (1.3,), "fwd", ["modes fwd of fwd, order 2"]),
     "second order, reversed": (second_only, (1.3,), "rev", ["modes rev of rev, order 2"]),
+    "outside of the domain": (fg.jit(lambda x: np.log(x)), (-1.0,), "fwd", ["f is not finite around these arguments"]),
     "slightly": (lambda x: x + 1e-3 * frozen(x), (1.0,), "fwd", ["off by"]),
     "float32": (lambda x: x + 0.05 * frozen(x), (np.ones(3, "f4"),), "rev", ["argument 'x'"]),
     "complex": (lambda z: frozen(np.real(z)) + 1j * np.imag(z), (1 + 2j,), "fwd", ["off by"]),

@@ -369,8 +369,9 @@ def _transposed(matvec: _Program, unknown: _Unknown, name: str) -> Callable[[Val
         raise
     except FuncgradError as error:
         raise FuncgradError(
-            f"custom_linear_solve: matvec ({name}) is not linear: {error}. It must be a sum of products of its "
-            "argument with what does not depend on it; for the root of another function use custom_root."
+            f"custom_linear_solve: matvec ({name}) is not linear: {str(error).rstrip('.')}. "
+            "It must be a sum of products of its argument with what does not depend on it; for the root of another "
+            "function use custom_root."
         ) from error
 
     def vecmat(consts: Values, cts: Values) -> list[Any]:

@@ -73,6 +73,13 @@ def print(
         check_format(fmt, len(args), kwargs, "debug.print")
 
     def show(*values: Any, **named: Any) -> None:
-        builtins.print(fmt.format(*values, **named))
+        try:
+            text = fmt.format(*values, **named)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            kinds = ", ".join([type(x).__name__ for x in (*values, *named.values())])
+            raise ValueError(
+                f"debug.print: the format string {fmt!r} does not fit values of {kinds}: {error}"
+            ) from error
+        builtins.print(text)
 
     bind_debug(show, args, kwargs, ordered)

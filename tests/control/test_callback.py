@@ -575,6 +575,12 @@ def test_formats_are_checked_while_tracing(name: str) -> None:
         fg.jit(lambda: fg.debug.print(*args, **kwargs))()
 
 
+@pytest.mark.parametrize("transform", [lambda f: f, fg.jit], ids=["eager", "jit"])
+def test_formats_that_do_not_fit_the_values_say_so(transform: Any) -> None:
+    with pytest.raises(ValueError, match=r"debug.print: the format string '\{:\.2f\}' does not fit values of ndarray"):
+        transform(lambda x: fg.debug.print("{:.2f}", x))(np.ones(2))
+
+
 def test_formats_of_formats(capsys: pytest.CaptureFixture[str]) -> None:
     fg.debug.print("{0:.{n}f}{1[0]}{x.real}", 1.23456, np.ones(1), n=2, x=2j)
     assert capsys.readouterr().out == "1.231.00.0\n"

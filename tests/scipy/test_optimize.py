@@ -335,6 +335,7 @@ def test_scalar_roots_that_fail_say_so() -> None:
 
 
 BAD = {
+    "no gradient": (lambda: minimize(matyas, np.ones(2), jac=True), TypeError, "jac must be a function .* found True"),
     "method": (lambda: minimize(matyas, np.ones(2), method="cg"), ValueError, "must be 'BFGS' or 'L-BFGS', found 'cg'"),
     "option": (lambda: minimize(matyas, np.ones(2), options={"a": 1}), ValueError, "option 'a'; there are ftol, gtol"),
     "vector": (lambda: minimize(lambda x: x, np.ones(2)), TypeError, r"must return a real scalar, found f64\[2\]"),

@@ -155,6 +155,14 @@ _NAMES = {
 }
 
 
+def _check_gradient(jac: Any) -> None:
+    if not callable(jac):
+        raise TypeError(
+            f"minimize: jac must be a function jac(x, *args) or None, found {jac!r}. The gradient is derived from fun, "
+            "which returns the value alone: leave jac out"
+        )
+
+
 def minimize(
     fun: Callable[..., Any],
     x0: Any,
@@ -202,7 +210,7 @@ def minimize(
     if kind is None:
         raise ValueError(f"minimize: method must be 'BFGS' or 'L-BFGS', found {method!r}")
     if jac is not None:
-        check_callable(jac, "minimize (jac)")
+        _check_gradient(jac)
     problem = Problem("minimize", fun, x0, args)
     given = chosen_options("minimize", _OPTIONS[kind], options, "gtol", tol)
     n, dtype = problem.n, problem.dtype
