@@ -24,7 +24,7 @@ import numpy as np
 from funcgrad.record import record
 from funcgrad.runtime.compile import compile_runtime_kernel
 from funcgrad.runtime.cython_api import cython_function, libc
-from funcgrad.runtime.direct_convolution import block_of, contracting_step, direct_step
+from funcgrad.runtime.direct_convolution import advance, block_of, contracting_step, direct_step
 from funcgrad.runtime.executor import Step
 from funcgrad.runtime.guard import ENTER, LEAVE, single_threaded
 from funcgrad.runtime.libraries import GEMM_DTYPES, scalar_words
@@ -59,23 +59,6 @@ else:
         store(target + 8 * j, load(source + 8 * j))
     if nbytes & 4:
         store_i32(target + nbytes - 4, load_i32(source + nbytes - 4))
-"""
-    return "\n".join(["    " * indent + line for line in lines.strip().splitlines()]).strip()
-
-
-def _advance(indent: int) -> str:
-    """The next value of the second digit, once the first has come to its end."""
-    lines = """
-i0 = 0
-x += s1 - e0 * s0
-i1 += 1
-if i1 == e1:
-    i1 = 0
-    x += s2 - e1 * s1
-    i2 += 1
-    if i2 == e2:
-        i2 = 0
-        x += s3 - e2 * s2
 """
     return "\n".join(["    " * indent + line for line in lines.strip().splitlines()]).strip()
 
@@ -141,7 +124,7 @@ def conv(slots, ints, lo, hi):
                         x += width * s0
                         i0 += width
                         if i0 == e0:
-                            {_advance(7)}
+                            {advance(7)}
             else:
                 x = begin
                 row = patches
@@ -158,7 +141,7 @@ def conv(slots, ints, lo, hi):
                     x += s0
                     i0 += 1
                     if i0 == e0:
-                        {_advance(6)}
+                        {advance(6)}
             last = 8 if count < tile else 0
             beta = {_AT["one"]} if start > first else {_AT["beta"]}
             call13({_word("gemm")}, ints + {_AT["trans_a"]}, ints + {_AT["trans_b"]}, ints + {_AT["m"]},

@@ -21,7 +21,7 @@ from funcgrad.runtime.compile import compile_runtime_kernel
 from funcgrad.runtime.executor import Step
 from funcgrad.runtime.target import wide
 
-__all__ = ["block_of", "contracting_source", "contracting_step", "direct_source", "direct_step"]
+__all__ = ["advance", "block_of", "contracting_source", "contracting_step", "direct_source", "direct_step"]
 
 KINDS = {"float32": "f32", "float64": "f64"}
 REGISTER_BYTES = 64
@@ -52,6 +52,23 @@ _CONTRACTING = (
 )  # fmt: skip
 _AT = {name: 8 * (9 + i) for i, name in enumerate(_NAMES)}
 _TABLE = 8 * (9 + len(_NAMES))
+
+
+def advance(indent: int) -> str:
+    """The next value of the second digit, once the first has come to its end."""
+    lines = """
+i0 = 0
+x += s1 - e0 * s0
+i1 += 1
+if i1 == e1:
+    i1 = 0
+    x += s2 - e1 * s1
+    i2 += 1
+    if i2 == e2:
+        i2 = 0
+        x += s3 - e2 * s2
+"""
+    return "\n".join(["    " * indent + line for line in lines.strip().splitlines()]).strip()
 
 
 def block_of(dtype: np.dtype[Any], total: int, taps: int, features: int, contracts: bool) -> tuple[int, int] | None:
@@ -120,16 +137,7 @@ def conv(slots, ints, lo, hi):
                 x += s0
                 i0 += 1
                 if i0 == e0:
-                    i0 = 0
-                    x += s1 - e0 * s0
-                    i1 += 1
-                    if i1 == e1:
-                        i1 = 0
-                        x += s2 - e1 * s1
-                        i2 += 1
-                        if i2 == e2:
-                            i2 = 0
-                            x += s3 - e2 * s2
+                    {advance(5)}
         for f in range(0, features, {columns}):
             chunk = 0
             while chunk < runs:
@@ -224,16 +232,7 @@ def conv(slots, ints, lo, hi):
                             x += s0
                         i0 += width
                         if i0 == e0:
-                            i0 = 0
-                            x += s1 - e0 * s0
-                            i1 += 1
-                            if i1 == e1:
-                                i1 = 0
-                                x += s2 - e1 * s1
-                                i2 += 1
-                                if i2 == e2:
-                                    i2 = 0
-                                    x += s3 - e2 * s2
+                            {advance(7)}
 {lines(20, *[text for r in each for text in _stored(kind, r, columns)])}
             start += count
 """
