@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import cold
+from . import busy, cold
 from .peers import NAMES, TITLES, installed
 from .report import behind, header, line, summary
 from .results import IMPORT, WARM, Results, Row, machine
@@ -23,7 +23,7 @@ from .workload import Workload
 from .workloads import WORKLOADS
 
 RESULTS = Path(__file__).resolve().parent / "results"
-MEASURES = ("warm", "cold", "import")
+MEASURES = ("warm", "busy", "cold", "import")
 
 
 def parse(args: list[str] | None = None) -> argparse.Namespace:
@@ -34,7 +34,9 @@ def parse(args: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--peers", default=",".join(NAMES), help="who takes part (default: %(default)s)")
     parser.add_argument(
-        "--measure", default=",".join(MEASURES), help="warm calls, cold processes, import (default: %(default)s)"
+        "--measure",
+        default=",".join(MEASURES),
+        help="warm calls, calls beside a busy process, cold processes, import (default: %(default)s)",
     )
     parser.add_argument(
         "--all-cold", action="store_true", help="measure every workload in fresh processes, not only some"
@@ -118,6 +120,24 @@ class Run:
             self.results.notes[w.name] = notes
             show_notes(notes)
 
+    def busy(self, workloads: list[Workload], pool: Pool) -> None:
+        for w in workloads:
+            if self.left(0.85) <= 0:
+                self.results.left_out.append(f"beside a busy process: {w.name}")
+                continue
+            found, notes = busy.measure(w, pool, self.settings(15.0), self.options.tiny)
+            self._keep(w, found, notes, list(pool.processes))
+
+    def _keep(
+        self, w: Workload, found: dict[str, dict[str, float]], notes: dict[str, str], peers: list[str], title: str = ""
+    ) -> None:
+        self.results.fresh.setdefault(w.name, {}).update(found)
+        self.results.notes[w.name] = {**notes, **self.results.notes.get(w.name, {})}
+        print(header(title or w.name, peers))
+        for measured, values in found.items():
+            print(line(Row(measured, measured, w.group, values), peers), flush=True)
+        show_notes(notes)
+
     def cold(self, workloads: list[Workload], peers: list[str]) -> None:
         repeats = 1 if self.options.quick or self.options.tiny else 3
         for w in workloads:
@@ -127,12 +147,7 @@ class Run:
             # what has failed or was wrong in warm calls has been said already
             able = [p for p in peers if w.takes_part(p) and p not in self.results.notes.get(w.name, {})]
             found, notes = cold.measure(w, able, repeats, min(300.0, self.options.budget / 4), self.options.tiny)
-            self.results.fresh[w.name] = found
-            self.results.notes[w.name] = {**notes, **self.results.notes.get(w.name, {})}
-            print(header(f"fresh processes: {w.name}", peers))
-            for title, values in found.items():
-                print(line(Row(title, title, w.group, values), peers), flush=True)
-            show_notes(notes)
+            self._keep(w, found, notes, peers, f"fresh processes: {w.name}")
 
     def imports(self, peers: list[str]) -> None:
         self.results.imports = cold.measure_imports(peers, 1 if self.options.quick else 3)
@@ -163,6 +178,8 @@ def main(args: list[str] | None = None) -> int:
             print(f"without {TITLES[peer]}: {reason}")
         if "warm" in options.measure:
             run.warm(workloads, pool, 0.75 if "cold" in options.measure else 1.0)
+        if "busy" in options.measure:
+            run.busy([w for w in workloads if w.busy], pool)
     except Failed as error:
         print(f"a library's process could not be started again: {error}", file=sys.stderr)
         return 1

@@ -43,7 +43,8 @@ class Row:
 
 @dataclass
 class Results:
-    """Everything measured. ``warm`` is by workload and library, ``fresh`` by workload, measure and library."""
+    """Everything measured. ``warm`` is by workload and library, ``fresh`` by workload, measure and library: what
+    happens in fresh processes and beside a busy one."""
 
     versions: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)

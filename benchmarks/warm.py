@@ -6,8 +6,9 @@ blocks out. Python's garbage collector runs between blocks, not in them.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
@@ -17,7 +18,7 @@ from .peers.base import Unsupported
 from .session import Failed, Process, TimedOut
 from .workload import Workload
 
-__all__ = ["Pool", "Settings", "Timing", "measure"]
+__all__ = ["Pool", "Settings", "Timing", "measure", "prepared"]
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,12 @@ class Pool:
             process.stop()
 
 
-def measure(
-    workload: Workload, pool: Pool, settings: Settings, tiny: bool = False
-) -> tuple[dict[str, Timing], dict[str, str]]:
-    """Times of all libraries that can do the workload, and for the others why not. Results are compared first."""
+@contextlib.contextmanager
+def prepared(
+    workload: Workload, pool: Pool, patience: float, tiny: bool
+) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """The processes of all libraries that can do the workload, which is compiled in them, and for the others why not.
+    Results are compared. Afterwards the processes forget it."""
     notes: dict[str, str] = {}
     asked: dict[str, Any] = {}
     for name in pool.processes:  # all compile at once: nothing is timed yet
@@ -92,7 +95,7 @@ def measure(
             except Failed as error:
                 notes[name] = f"failed: {error}"
     results: dict[str, Any] = {}
-    deadline = time.perf_counter() + settings.patience
+    deadline = time.perf_counter() + patience
     for name, process in asked.items():
         try:
             results[name] = process.collect(max(1.0, deadline - time.perf_counter()))
@@ -100,22 +103,30 @@ def measure(
             notes[name] = str(reason)
         except TimedOut:  # a compiler that takes minutes is no error, unless it is ours
             kind = "failed" if name == "funcgrad" else "left out"
-            notes[name] = f"{kind}: its first call was not done after {settings.patience:.0f} s"
+            notes[name] = f"{kind}: its first call was not done after {patience:.0f} s"
         except Failed as error:
             notes[name] = f"failed: {error}"
     notes |= disagreements(results, workload.tolerance)
-    right = [name for name in results if name not in notes]
+    right = {name: asked[name] for name in results if name not in notes}
     del results
-    timings: dict[str, Timing] = {}
-    if right:
-        timings, failed = interleave({name: asked[name] for name in right}, settings)
-        notes |= failed
+    yield right, notes
     for name, process in asked.items():
         if process.alive:
             try:
                 process.ask("forget")
             except Failed as error:
                 notes.setdefault(name, f"failed: {error}")
+
+
+def measure(
+    workload: Workload, pool: Pool, settings: Settings, tiny: bool = False
+) -> tuple[dict[str, Timing], dict[str, str]]:
+    """Times of all libraries that can do the workload, and for the others why not. Results are compared first."""
+    timings: dict[str, Timing] = {}
+    with prepared(workload, pool, settings.patience, tiny) as (processes, notes):
+        if processes:
+            timings, failed = interleave(processes, settings)
+            notes |= failed
     return timings, notes
 
 

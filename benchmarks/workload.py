@@ -24,7 +24,8 @@ class Workload:
     ``forward`` marks what NumPy computes as well, so that autograd has nothing to add to it.
     ``needs`` names what a peer must have (``lax.scan``); ``without`` says why a peer is left out though it has it.
     ``own`` has builders for peers that need a formulation of their own.
-    ``slow`` ones are left out by ``--quick``; ``cold`` ones are also measured in fresh processes.
+    ``slow`` ones are left out by ``--quick``; ``cold`` ones are also measured in fresh processes,
+    and ``busy`` ones beside another process that computes.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Workload:
     own: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     slow: bool = False
     cold: bool = False
+    busy: bool = False
 
     def takes_part(self, peer: str) -> bool:
         """Whether there is anything to say about this peer, be it that it is left out."""

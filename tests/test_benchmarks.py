@@ -16,7 +16,7 @@ import pytest
 
 import benchmarks.__main__ as program
 import benchmarks.session as session_module
-from benchmarks import cold, report
+from benchmarks import busy, cold, report
 from benchmarks.compare import compare, disagreements, leaves
 from benchmarks.peers import NAMES, TITLES, load
 from benchmarks.peers.base import EagerLoops, Peer, Unsupported, tree_map
@@ -277,6 +277,26 @@ def test_process_answers_fails_and_crashes(tmp_path: Path) -> None:
         Process("no_such_library", log=str(tmp_path / "log"))
 
 
+# beside a busy process
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_calls_beside_a_busy_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+
+    class Recorded(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self)
+
+    monkeypatch.setattr(busy.subprocess, "Popen", Recorded)
+    found, notes = busy.measure(BY_NAME["jit call, 10 elements"], Pool([*PEERS], start), QUICK, tiny=True)
+    assert found.keys() == {busy.MEDIAN, busy.SLOWEST} and found[busy.MEDIAN].keys() == {"numpy"}
+    assert 0 < found[busy.MEDIAN]["numpy"] <= found[busy.SLOWEST]["numpy"]
+    assert notes["jax"] == "failed: RuntimeError: boom"
+    assert len(started) == 1 and started[0].returncode is not None  # it was there, and is no more
+
+
 # fresh processes
 
 
@@ -467,7 +487,7 @@ def test_the_repositorys_readme_has_the_marks(repo_root: Path) -> None:
     ("args", "words"),
     [
         (("--peers", "numpy,matlab"), "matlab is not one of"),
-        (("--measure", "hot"), "hot is not one of warm, cold, import"),
+        (("--measure", "hot"), "hot is not one of warm, busy, cold, import"),
         (("--budget", "0"), "expected a positive number"),
     ],
 )

@@ -161,6 +161,7 @@ WORKLOADS = (
             second=dict(n=n + 3),
             own={"numba": by_hand.rosenbrock},
             cold=n == 1000,
+            busy=n == 1_000_000,
         )
         for label, n in (("10", 10), ("1e3", 1_000), ("1e6", 1_000_000))
     ],

@@ -257,6 +257,7 @@ WORKLOADS = (
         second=MLP | dict(batch=100),
         tolerance=1e-4,
         cold=True,
+        busy=True,
     ),
     Workload(
         "convnet step of shifted products, batch 64, f32",

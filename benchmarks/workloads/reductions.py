@@ -119,7 +119,7 @@ WORKLOADS = (
     _reduction("var over axis 1", "var", 1),
     _reduction("argmax over axis 1", "argmax", 1),
     Workload("logsumexp 4096x1000", GROUP, matrix, logsumexp, MATRIX, SMALL, OTHER, forward=True),
-    Workload("softmax 4096x1000", GROUP, matrix, softmax, MATRIX, SMALL, OTHER, forward=True, cold=True),
+    Workload("softmax 4096x1000", GROUP, matrix, softmax, MATRIX, SMALL, OTHER, forward=True, cold=True, busy=True),
     Workload("softmax gradient 4096x1000", GROUP, matrix, softmax_gradient, MATRIX, SMALL, OTHER),
     Workload("layer norm 4096x1000", GROUP, layer_norm_arguments, layer_norm, MATRIX, SMALL, OTHER, forward=True),
     Workload("layer norm gradient 4096x1000", GROUP, layer_norm_arguments, layer_norm_gradient, MATRIX, SMALL, OTHER),
