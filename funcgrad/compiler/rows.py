@@ -21,6 +21,7 @@ from ..runtime.fourier import fft_step
 from ..runtime.host import Operand, host_step
 from ..runtime.lapack import library_step
 from ..runtime.libraries import Matrix, gemm_step
+from ..runtime.merging import merge_step, run_length, sort_runs_step
 from ..runtime.sorting import argsort_step, sort_step
 from ..runtime.threads import get_num_threads
 from .lowered import Stages
@@ -171,8 +172,15 @@ def _array_routine_row(call: Call, plan: MemoryPlan) -> Step:
     slots = plan.slots[ref.value.index], plan.slots[out.index]
     if call.kind == "fft":
         return fft_step(call.data, dtype, out.dtype, *slots, offset)
+    rows, n, *rest = call.data
+    if rest:
+        runs, *merged = rest
+        run = run_length(n, runs)
+        if merged:
+            return merge_step(*slots, (rows, n), run * merged[0], dtype, last=2 * merged[0] == runs)
+        return sort_runs_step(slots[0], offset, slots[1], (rows, n), run, dtype)
     make = sort_step if call.kind == "sort" else argsort_step
-    return make(slots[0], offset, slots[1], call.data, dtype)
+    return make(slots[0], offset, slots[1], (rows, n), dtype)
 
 
 def _host_row(call: Call, plan: MemoryPlan) -> Step:
@@ -201,6 +209,8 @@ _ROWS: dict[str, Callable[[Call, MemoryPlan], Step]] = {
     "fft": _array_routine_row,
     "sort": _array_routine_row,
     "argsort": _array_routine_row,
+    "sort_runs": _array_routine_row,
+    "merge": _array_routine_row,
     "host": _host_row,
 }
 """By the kind of a call whose machine code is not generated with the program."""

@@ -16,6 +16,9 @@ from .routine import routine
 
 __all__ = ["library_step"]
 
+_LONG = 1 << 17
+"""Elements of a row from which it is sorted in runs."""
+
 
 def sorting(b: GraphBuilder, eqn: Eqn, refs: list[Ref]) -> Sequence[Ref] | None:
     """One operand is sorted by value; of several, the keys give an order (one key after the other, the least
@@ -26,7 +29,7 @@ def sorting(b: GraphBuilder, eqn: Eqn, refs: list[Ref]) -> Sequence[Ref] | None:
         return refs
     rows = _Rows(b, eqn, axis, shape)
     if len(refs) == 1:
-        return [rows.back(rows.call("sort", rows.last(refs[0]), refs[0].value.dtype))]
+        return [rows.back(rows.sorted(rows.last(refs[0])))]
     if any(ref.value.dtype.kind == "c" for ref in refs[:num_keys]):
         return None
     order: Ref | None = None
@@ -55,13 +58,26 @@ class _Rows:
     def back(self, ref: Ref) -> Ref:
         return Ref(ref.value, ref.layout.permute(self.inverse))
 
-    def call(self, kind: str, ref: Ref, dtype: np.dtype[Any]) -> Ref:
+    def call(self, kind: str, ref: Ref, dtype: np.dtype[Any], *data: Any) -> Ref:
         if ref.value.virtual or not ref.layout.is_contiguous():
             ref = self.b.copy(ref)
         n = self.shape[-1]
-        self.b.flops += prod(self.shape) * n.bit_length()
-        value = routine(self.b, kind, self.eqn, ref, self.shape, dtype, (prod(self.shape[:-1]), n))
+        self.b.flops += prod(self.shape) * (1 if kind == "merge" else n.bit_length())
+        value = routine(self.b, kind, self.eqn, ref, self.shape, dtype, (prod(self.shape[:-1]), n, *data))
         return self.b.whole(value, self.shape)
+
+    def sorted(self, ref: Ref) -> Ref:
+        """Few long rows are sorted in runs, for several threads, and the runs merged."""
+        dtype, n = ref.value.dtype, self.shape[-1]
+        runs = 1 if n < _LONG else 2 if n < 16 * _LONG else 4
+        if runs == 1 or prod(self.shape) // n >= runs or dtype.kind not in "iuf" or dtype.itemsize < 4:
+            return self.call("sort", ref, dtype)
+        ref = self.call("sort_runs", ref, dtype, runs)
+        merged = 1
+        while merged < runs:
+            ref = self.call("merge", ref, dtype, runs, merged)
+            merged *= 2
+        return ref
 
     def take(self, ref: Ref, order: Ref) -> Ref:
         """Elements of each row in an order."""

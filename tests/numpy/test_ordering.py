@@ -9,6 +9,7 @@ import pytest
 
 import funcgrad as fg
 import funcgrad.numpy as jnp
+from funcgrad.runtime import merging
 
 RNG = np.random.default_rng(17)
 HOLES = np.array([1.0, np.nan, 0.0, -0.0, np.inf, -np.inf, np.nan, -2.5] * 5)
@@ -39,6 +40,44 @@ def test_sort_and_argsort(name: str) -> None:
         np.testing.assert_array_equal(found, np.argsort(x, axis, kind="stable"))
         assert found.dtype == np.intp
     np.testing.assert_array_equal(fg.jit(lambda x: np.sort(x, None))(x), np.sort(x, None))
+
+
+def long_rows() -> dict[str, Any]:
+    """Rows that are sorted in two runs, or in four."""
+    rng = np.random.default_rng(3)
+    n = (1 << 17) + 7
+    x = rng.normal(size=n)
+    rows = {dtype: rng.integers(0, 2**31 - 1, n).astype(dtype) * (3 if dtype in "qQ" else 1) for dtype in "iIqQ"}
+    rows |= {"d": x, "f": x.astype("f"), "exactly": x[: 1 << 17], "two rows": rng.normal(size=(2, 1 << 21))}
+    rows |= {"sorted": np.sort(x), "reversed": np.sort(x)[::-1].copy(), "ties": x.round(1), "equal": np.ones(n)}
+    rows |= {"holes": np.resize(np.append(HOLES, -np.array(np.nan)), n), "four runs": rng.permutation(1 << 21)}
+    rows |= {"large": rng.integers(0, 2**64 - 1, n, np.uint64), "wide": rng.integers(-(2**63), 2**63 - 1, n)}
+    rows["upper half below"] = np.concatenate([x[: n // 2] + 100, x[n // 2 :]])
+    return rows
+
+
+LONG = long_rows()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("name", LONG)
+def test_long_rows(name: str, threads: int) -> None:
+    x, before = LONG[name], fg.get_num_threads()
+    try:
+        fg.set_num_threads(threads)
+        found = fg.jit(lambda x: np.sort(x))(x)
+    finally:
+        fg.set_num_threads(before)
+    np.testing.assert_array_equal(found, np.sort(x))
+    if x.dtype.kind == "f":
+        zeros = np.signbit(found[found == 0])
+        assert np.array_equal(zeros, np.sort(zeros)[::-1])  # -0.0 before 0.0
+
+
+def test_long_rows_without_numpys_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "sort_functions", lambda dtype: None)
+    for name in ("d", "f", "I", "q", "holes", "large", "four runs"):
+        np.testing.assert_array_equal(fg.jit(lambda x: np.sort(x))(LONG[name]), np.sort(LONG[name]))
 
 
 @np.errstate(all="ignore")

@@ -111,6 +111,10 @@ PROGRAMS = {
     "scatter-add": (lambda x, i: fg.at(x * 2)[i].add(np.sin(x)), (row(N), np.arange(N) * 7919 % 1000)),
     "gather": (lambda x, i: np.sum(np.exp(x[i])), (row(N), np.arange(N) * 7919 % N)),
     "gradient of attention": (fg.grad(attention, argnums=(0, 1, 2)), (row(300, 40), row(300, 40), row(300, 40))),
+    "sort": (
+        lambda x: np.sort(np.where(x > 1, np.nan, np.where(x < -1, -0.0 * x, np.maximum(x, -0.0)))),
+        (row(N * 2),),
+    ),
     "pairwise": (lambda p: np.sum(1 / (1 + np.sum((p[:, None] - p[None]) ** 2, axis=-1))), (row(300, 3),)),
 }
 
