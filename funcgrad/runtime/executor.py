@@ -403,7 +403,7 @@ class Program:
         return frame
 
     def _lend_arena(self, frame: np.ndarray) -> np.ndarray:
-        arena = memory.empty((self._arena_bytes,), np.dtype(np.uint8))
+        arena = memory.lend(self._arena_bytes)
         frame[-len(self.temporaries) :] = self.temporaries + arena.ctypes.data
         return arena
 
