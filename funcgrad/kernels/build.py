@@ -2,7 +2,7 @@
 
 ``Expression`` pulls what the group must store, as a graph of scalar nodes over the group's domain: members at their
 own index, outside values by loads, cheap outside values as expressions. ``schedule`` cuts that graph into stages at
-its folds. ``assemble`` merges loop axes that need not be told apart and writes the statements.
+its folds. ``assemble`` merges loop axes that need not be told apart, ``write`` writes the statements.
 """
 
 from __future__ import annotations
@@ -17,9 +17,22 @@ from .affine import Origin, Walk, contiguous_strides, split_padded
 from .fuse import Group, embedded, inlines, is_local, member_walks, operand_walks
 from .graph import HEAVY, INDEX, INLINED_KINDS, WEIGHTS, Ref, Value
 
-__all__ = ["Access", "Expression", "Node", "store_value"]
+__all__ = ["Access", "Expression", "Node", "Use", "store_value"]
 
 _BOOL = np.dtype(np.bool_)
+
+
+@record(eq=False, slots=True)
+class Use:
+    """How a kernel uses an access, and the stages where it stores there first and loads from there last."""
+
+    stored: bool = False
+    loaded: bool = False
+    first_store: int = 1 << 30
+    last_load: int = -1
+
+
+_UNUSED = Use()
 
 
 @record(eq=False, slots=True)
@@ -29,11 +42,15 @@ class Access:
     value: Value
     walk: Walk
     index_strides: tuple[int, ...] = ()
-    stored: bool = False
-    loaded: bool = False
-    scratch: bool = False
-    first_store: int = 1 << 30
-    last_load: int = -1
+    use: Use = _UNUSED
+
+    @property
+    def stored(self) -> bool:
+        return self.use.stored
+
+    @property
+    def loaded(self) -> bool:
+        return self.use.loaded
 
 
 @record(eq=False, slots=True)
