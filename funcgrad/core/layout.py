@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-
-from ..record import record
+from typing import NamedTuple
 
 __all__ = ["Layout"]
 
 
-@record(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
+    """A tuple, because programs are grouped by comparing and looking up layouts by the hundred."""
+
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int = 0

@@ -132,8 +132,9 @@ def along(origin: Origin, x: Layout) -> Walk:
     return walk._replace(origin=origin) if whole else walk
 
 
+@lru_cache(maxsize=4096)
 def split_padded(
-    walk: Walk, extents: Sequence[int], shape: tuple[int, ...], lows: Sequence[int], inner: Layout
+    walk: Walk, extents: tuple[int, ...], shape: tuple[int, ...], lows: tuple[int, ...], inner: Layout
 ) -> tuple[Origin, Walk] | None:
     """For an array of ``shape`` that holds another (seen through ``inner``) from index ``lows`` on: the walk taken
     apart over ``shape``, and the walk through the other array, valid where it is inside."""

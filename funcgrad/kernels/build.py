@@ -14,7 +14,7 @@ import numpy as np
 
 from ..record import record
 from .affine import Origin, Walk, contiguous_strides, split_padded
-from .fuse import Group, embedded, inlines, is_local, member_walks, operand_walks
+from .fuse import Group, embedded, inlines, is_local, operand_walks
 from .graph import HEAVY, INDEX, INLINED_KINDS, WEIGHTS, Ref, Value
 
 __all__ = ["Access", "Expression", "Node", "Use", "store_value"]
@@ -187,8 +187,11 @@ class Expression:
 
     def _define(self, value: Value) -> Node:
         """A member at its own index."""
-        own = Walk(embedded(self.group, contiguous_strides(value.shape), self.group.is_row(value)), 0)
-        return self._apply(value, own, member_walks(value, self.group), None)
+        return self._apply(value, self._own(value), value.walks, None)
+
+    def _own(self, value: Value) -> Walk:
+        """The walk through a member itself."""
+        return Walk(embedded(self.group, contiguous_strides(value.shape), self.group.is_row(value)), 0)
 
     def _apply(self, value: Value, walk: Walk, walks: Sequence[Walk], guard: Node | None) -> Node:
         self.made[value.index] = value
@@ -272,7 +275,7 @@ class Expression:
             number = self.access(owner, walk, places)
             self.stores.append((number, args[0], tuple(args[1:]), root))
             return
-        own = Walk(embedded(group, contiguous_strides(root.shape), row), 0)
+        own = walk if root.home is None else self._own(root)
         made = self._memo.get((root.index, own, None)) if root.block is None else None
         if made is None:
             made = self._define(root)

@@ -145,7 +145,10 @@ def operand_walks(value: Value, walk: Walk, domain: tuple[int, ...]) -> Sequence
     if value.kind == "padded":
         parts = split_padded(walk, domain, value.shape, value.mode, value.operands[0].layout)
         return None if parts is None else [parts[1], Walk((0,) * len(domain), value.operands[1].layout.offset)]
-    return split_walk(walk, domain, value.shape, tuple([x.layout for x in value.operands]))
+    shape = value.shape
+    if shape == domain and not walk.offset and walk.strides == contiguous_strides(shape):
+        return [Walk(x.strides, x.offset) for _, x in value.operands]
+    return split_walk(walk, domain, shape, tuple([x for _, x in value.operands]))
 
 
 def obstacle(value: Value, group: Group) -> str:
@@ -225,15 +228,11 @@ class Grouper:
             latest = max(latest, ready)
         return latest
 
-    def fits(self, value: Value, group: Group) -> bool:
-        """Whether all operands of ``value`` are at hand in ``group``, over whose domain it is defined."""
-        return self.ready_operands(value, member_walks(value, group), group, {}) <= group.number
-
     def claim(self, value: Value, group: Group) -> None:
         """Note what ``group`` is going to compute on the spot for its new member."""
         stack = [
             (ref.value, walk)
-            for k, (ref, walk) in enumerate(zip(value.operands, member_walks(value, group), strict=True))
+            for k, (ref, walk) in enumerate(zip(value.operands, value.walks, strict=True))
             if value.kind != "window" or k
         ]
         if value.kind == "window":
@@ -241,7 +240,7 @@ class Grouper:
         seen = set()
         while stack:
             x, walk = stack.pop()
-            if (x.index, walk) in seen:
+            if x.kind == "input" or x.virtual or (x.index, walk) in seen:
                 continue
             seen.add((x.index, walk))
             self.note_read(x, group, walk)
@@ -284,20 +283,22 @@ class Grouper:
             array = value.home.value
             written = max([p.group for p in array.parts if p is not value and p.group >= 0], default=-1) + 1
             earliest = max(earliest, written)
-        group = None
+        group = walks = None
         if value.kind != "put" and value.mode != ALONE:
             for candidate in self.candidates(value):
                 if candidate.number < floor:
                     reason = _FENCED
                 else:
                     reason = _WRITTEN if candidate.number < earliest else obstacle(value, candidate)
-                if not reason and self._try(value, candidate):
+                walks = None if reason else self._try(value, candidate)
+                if walks is not None:
                     group = candidate
                     break
                 if self.refusals is not None:
                     self._note(value, candidate, reason)
         if group is None:
             group = self._fresh(value)
+        value.walks = member_walks(value, group) if walks is None else walks
         group.members.append(value)
         group.floor = max(group.floor, value.floor)
         value.group = group.number
@@ -305,14 +306,17 @@ class Grouper:
         for ref in value.operands:
             ref.value.consumers = group.number
 
-    def _try(self, value: Value, group: Group) -> bool:
+    def _try(self, value: Value, group: Group) -> Sequence[Walk] | None:
+        """The walks through the operands of ``value``, if all are at hand in ``group``, over whose domain it is
+        defined."""
         saved = group.axes, group.block
         if value.kind in ("fold", "argfold", "scan"):
             group.axes, group.block = value.axes, value.block
-        if self.fits(value, group):
-            return True
+        walks = member_walks(value, group)
+        if self.ready_operands(value, walks, group, {}) <= group.number:
+            return walks
         group.axes, group.block = saved
-        return False
+        return None
 
     def _note(self, value: Value, group: Group, reason: str) -> None:
         assert self.refusals is not None
