@@ -308,7 +308,7 @@ def inside_transform(fun: F) -> F:
 def user_source() -> Source | None:
     """Where the user asked for the current operation: the innermost line outside the package, or the one that the
     innermost function of the package acts for."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(2)  # who asks is of the package
     known = _kinds.get
     while frame is not None:
         code = frame.f_code

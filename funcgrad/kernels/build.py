@@ -108,7 +108,7 @@ class Expression:
 
     def const(self, x: Any, dtype: np.dtype[Any]) -> Node:
         number = dtype.type(x)
-        key = ("const", dtype.str, number.tobytes())
+        key = ("const", dtype, number.tobytes())
         made = self._memo.get(key)
         if made is None:
             made = self._memo[key] = self.node("const", (), dtype, 0, detail=number)
@@ -118,7 +118,7 @@ class Expression:
         self, fn: str, args: Sequence[Node], dtype: np.dtype[Any], params: tuple[tuple[str, Any], ...] = ()
     ) -> Node:
         args = tuple(args)
-        key = (fn, params, dtype.str, *[a.number for a in args])
+        key = (fn, params, dtype, *[a.number for a in args])
         made = self._memo.get(key)
         if made is None:
             mask, stage, weight, heavy = 0, 0, WEIGHTS.get(fn, 1), fn in HEAVY
@@ -129,9 +129,10 @@ class Expression:
                 if a.mask & self.inner:
                     weight += a.weight
                     heavy = heavy or a.heavy
-            made = self._memo[key] = self.node(
-                "compute", args, dtype, mask, stage=stage, fn=fn, params=params, weight=weight, heavy=heavy
-            )
+            number = len(self.nodes)
+            made = Node(number, "compute", args, dtype, mask, stage, fn, params, None, weight, heavy)
+            self._memo[key] = made
+            self.nodes.append(made)
         return made
 
     def access(self, value: Value, walk: Walk, index_strides: tuple[int, ...] = ()) -> int:
@@ -148,7 +149,7 @@ class Expression:
     ) -> Node:  # fmt: skip
         """An element from memory; where ``guard`` is false, zero, and memory is not touched."""
         store_value(value)
-        number = self.access(value, walk._replace(origin=None), strides)
+        number = self.access(value, walk if walk.origin is None else walk._replace(origin=None), strides)
         args = indices if guard is None else (*indices, guard)
         key = ("load", number, *[n.number for n in args])
         made = self._memo.get(key)

@@ -190,7 +190,7 @@ class GraphBuilder:
         """The last barrier that it stands behind."""
         self._barriers = 0
         self._floors: dict[Var, int] = {}
-        self._scalars: dict[tuple[str, bytes], Value] = {}
+        self._scalars: dict[tuple[np.dtype[Any], bytes], Value] = {}
 
     def run(self, jaxpr: Jaxpr, inputs: Sequence[Ref]) -> list[Ref]:
         """The results of a jaxpr's equations, given its constants and inputs."""
@@ -251,7 +251,7 @@ class GraphBuilder:
 
     def scalar(self, x: Any, dtype: np.dtype[Any]) -> Ref:
         number = np.asarray(x).astype(dtype)[()] if not isinstance(x, np.generic) or x.dtype != dtype else x
-        key = (dtype.str, number.tobytes())
+        key = (dtype, number.tobytes())
         value = self._scalars.get(key)
         if value is None:
             value = self._scalars[key] = self.new("const", (), dtype)

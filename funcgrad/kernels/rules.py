@@ -110,8 +110,7 @@ def reduce_values(
     if 0 in out_shape or any(shape[a] == 0 for a in axes):
         return b.map("copy", [b.scalar(identity_of(monoid, dtype), dtype)], dtype, out_shape)
     layout = squeeze(ref.layout)
-    number = np.cumsum([n != 1 for n in shape]) - 1
-    kept_axes = [int(number[a]) for a in axes if shape[a] != 1]
+    kept_axes = [a - shape[:a].count(1) for a in axes if shape[a] != 1]
     if not kept_axes:
         return b.view(ref, lambda x: x.reshape(out_shape))
     if prod([layout.shape[a] for a in kept_axes]) <= unrolled and _cheap(ref.value):

@@ -29,8 +29,7 @@ DimensionNumbers = tuple[tuple[Axes, Axes], tuple[Axes, Axes]]
 
 def free_axes(rank: int, *used: Axes) -> Axes:
     """The axes that are neither contracted nor batched."""
-    taken = {a for axes in used for a in axes}
-    return tuple([a for a in range(rank) if a not in taken])
+    return tuple([a for a in range(rank) if not any([a in axes for axes in used])])
 
 
 def _dot_shape(x: ShapedArray, y: ShapedArray, *, dimension_numbers: DimensionNumbers) -> ShapedArray:
