@@ -56,7 +56,7 @@ class StageTrace(Trace):
     __slots__ = ("consts", "constvars", "eqns", "name", "snapshots")
 
     def __init__(self, parent: Trace, name: str = "") -> None:
-        super().__init__(parent)
+        super().__init__(parent, checks_shapes=True)
         self.name = name
         self.eqns: list[Eqn] = []
         self.constvars: dict[int, Var] = {}

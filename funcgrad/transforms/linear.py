@@ -164,7 +164,7 @@ class LinearizeTrace(Trace):
     def __init__(
         self, parent: Trace, snapshots: Snapshots | None = None, user: Callable[..., Any] | None = None
     ) -> None:
-        super().__init__(parent, user)
+        super().__init__(parent, user, parent.checks_shapes)  # which is given the same operands
         self.tangent_trace = TangentTrace(parent)
         self.snapshots = snapshots
 
