@@ -21,6 +21,8 @@ from .ir import TILE
 
 __all__ = ["Group", "Refusal", "embedded", "form_groups", "inlines", "is_local", "member_walks", "obstacle"]
 
+_OUTSIDE = ("input", "const", "iota")
+"""The kinds of values that no group makes."""
 MAX_MEMBERS = 120
 MAX_INLINE = 60
 _SEEN = 16
@@ -77,8 +79,8 @@ def is_local(group: Group, value: Value, walk: Walk) -> bool:
     """Whether a member, walked over the domain like this, is just the element computed in this iteration."""
     if walk.offset or value.block is not None:
         return False
-    row = group.is_row(value)
-    return walk.strides == embedded(group, contiguous_strides(value.shape), row)
+    own = contiguous_strides(value.shape)
+    return walk.strides == (embedded(group, own, group.is_row(value)) if group.axes else own)
 
 
 def inlines(value: Value, walk: Walk, group: Group) -> bool:
@@ -204,7 +206,7 @@ class Grouper:
     def ready(self, value: Value, walk: Walk, group: Group, known: dict[tuple[int, Walk], int]) -> int:
         """The earliest group in which ``value``, walked over the domain of ``group``, can be used. A member of
         ``group`` itself counts as there if only its own element is used."""
-        if value.kind in ("input", "const", "iota"):
+        if value.kind in _OUTSIDE:
             return -1
         if value.group == group.number and value.kind != "array" and is_local(group, value, walk):
             return value.group
@@ -222,10 +224,12 @@ class Grouper:
         self, value: Value, walks: Sequence[Walk], group: Group, known: dict[tuple[int, Walk], int]
     ) -> int:
         latest = -1
-        for k, (ref, walk) in enumerate(zip(value.operands, walks, strict=True)):
-            in_memory = value.kind == "window" and k == 0
-            ready = ref.value.group + 1 if in_memory else self.ready(ref.value, walk, group, known)
-            latest = max(latest, ready)
+        in_memory = value.kind == "window"  # the first operand
+        for (x, _), walk in zip(value.operands, walks, strict=True):
+            ready = x.group + 1 if in_memory else self.ready(x, walk, group, known)
+            if ready > latest:
+                latest = ready
+            in_memory = False
         return latest
 
     def claim(self, value: Value, group: Group) -> None:
@@ -237,14 +241,19 @@ class Grouper:
         ]
         if value.kind == "window":
             self.note_read(value.operands[0].value, group, None)
+        number = group.number
         seen = set()
         while stack:
             x, walk = stack.pop()
-            if x.kind == "input" or x.virtual or (x.index, walk) in seen:
+            kind = x.kind
+            if kind in _OUTSIDE or (x.group == number and kind in INLINED_KINDS and x.home is None):
                 continue
-            seen.add((x.index, walk))
+            key = (x.index, walk)
+            if key in seen:
+                continue
+            seen.add(key)
             self.note_read(x, group, walk)
-            if x.kind not in INLINED_KINDS or x.group == group.number or not inlines(x, walk, group):
+            if kind not in INLINED_KINDS or x.group == number or not inlines(x, walk, group):
                 continue
             walks = operand_walks(x, walk, group.domain)
             if walks is None:

@@ -250,7 +250,10 @@ class GraphBuilder:
         return Ref(value, Layout.contiguous(value.shape if shape is None else shape))
 
     def scalar(self, x: Any, dtype: np.dtype[Any]) -> Ref:
-        number = np.asarray(x).astype(dtype)[()] if not isinstance(x, np.generic) or x.dtype != dtype else x
+        if isinstance(x, np.generic) and x.dtype == dtype:
+            number = x
+        else:
+            number = dtype.type(x) if type(x) is float and dtype.kind == "f" else np.asarray(x).astype(dtype)[()]
         key = (dtype, number.tobytes())
         value = self._scalars.get(key)
         if value is None:

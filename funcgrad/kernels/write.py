@@ -7,6 +7,8 @@ extent: ``assemble`` keeps what was written and gives it to each launch that is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -61,10 +63,16 @@ class Written:
 
 def is_text(number: np.generic) -> bool:
     """Whether a constant stands in the text; others are data of the launch."""
-    if number.dtype.kind == "b" or (number.dtype.kind == "f" and not np.isfinite(number)):
+    return _is_text(number.dtype, number.tobytes())
+
+
+@lru_cache(maxsize=1024)
+def _is_text(dtype: np.dtype[Any], bits: bytes) -> bool:
+    (number,) = np.frombuffer(bits, dtype)
+    if dtype.kind == "b" or (dtype.kind == "f" and not np.isfinite(number)):
         return True
     # to the bit: kernels that differ in nothing but -0.0 and 0.0 must not be equal
-    return any([number == x and number.tobytes() == number.dtype.type(x).tobytes() for x in _TEXT_NUMBERS])
+    return any([number == x and bits == dtype.type(x).tobytes() for x in _TEXT_NUMBERS])
 
 
 def write_kernel(
