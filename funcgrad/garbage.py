@@ -1,7 +1,7 @@
 """Fewer runs of Python's garbage collector while a program is traced and compiled.
 
-These make tens of thousands of small objects of which most live on, or go by their reference counts: a collector that
-comes after every 700 finds next to nothing, in a tenth of the time that all takes, and each run of its oldest generation
+These make tens of thousands of small objects, of which most live on or go by their reference counts. A collector that
+comes after every 700 finds next to nothing, in a tenth of the time that all takes, and a run over its oldest generation
 looks at all that the process holds (50 ms where some libraries are loaded).
 """
 

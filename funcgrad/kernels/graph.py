@@ -250,6 +250,7 @@ class GraphBuilder:
         return Ref(value, Layout.contiguous(value.shape if shape is None else shape))
 
     def scalar(self, x: Any, dtype: np.dtype[Any]) -> Ref:
+        number: Any
         if isinstance(x, np.generic) and x.dtype == dtype:
             number = x
         else:

@@ -116,9 +116,7 @@ class _Writer:
         operands += [self._scratch_operand(node) for node in self.plan.scratch]
         axes = tuple([Axis(x.role, x.ragged) for x in self.loops])
         kernel = Kernel(axes, tuple(operands), tuple([c.dtype for c in self.consts]), tuple(stages))
-        moving = [
-            tuple([k for k, step in enumerate(x.steps) if step != "0"]) for x in operands if x.role == "scratch"
-        ]
+        moving = [tuple([k for k, step in enumerate(x.steps) if step != "0"]) for x in operands if x.role == "scratch"]
         return Written(kernel, tuple(kernel.fields()), tuple([c.number for c in self.consts]), tuple(moving))
 
     def _mask(self, mask: int) -> int:

@@ -17,7 +17,7 @@ __all__ = ["eliminate_common_subexpressions", "equation_key"]
 
 
 def _atom_key(a: Atom) -> Any:
-    if type(a) is Var:
+    if not isinstance(a, Literal):
         return a
     aval, x = a.aval, a.value  # by bytes: -0.0 is not 0.0, and a NaN is itself
     bits = x.tobytes() if isinstance(x, np.generic) and x.dtype == aval.dtype else np.asarray(x, aval.dtype).tobytes()
