@@ -139,6 +139,8 @@ def has_effect(eqn: Eqn) -> bool:
     """Whether an equation does more than compute its results, itself or in a jaxpr that it owns."""
     if eqn.primitive.has_effect:
         return True
+    if not eqn.params:
+        return False
     inner = subjaxprs(eqn.params)
     return bool(inner) and any([has_effect(e) for jaxpr in inner for e in jaxpr.eqns])
 

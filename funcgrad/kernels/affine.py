@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import mul
 from typing import NamedTuple
 
 from ..core.layout import Layout
@@ -121,8 +122,8 @@ def split_walk(
 
 
 def _apply(rows: Sequence[Sequence[int]], base: Sequence[int], x: Layout) -> Walk:
-    strides = tuple([sum([q * s for q, s in zip(row, x.strides, strict=True)]) for row in rows])
-    return Walk(strides, x.offset + sum([b * s for b, s in zip(base, x.strides, strict=True)]))
+    steps = x.strides
+    return Walk(tuple([sum(map(mul, row, steps)) for row in rows]), x.offset + sum(map(mul, base, steps)))
 
 
 def along(origin: Origin, x: Layout) -> Walk:

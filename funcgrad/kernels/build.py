@@ -107,7 +107,7 @@ class Expression:
         return made
 
     def const(self, x: Any, dtype: np.dtype[Any]) -> Node:
-        number = dtype.type(x)
+        number = x if type(x) is dtype.type else dtype.type(x)
         key = ("const", dtype, number.tobytes())
         made = self._memo.get(key)
         if made is None:

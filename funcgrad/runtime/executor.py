@@ -260,7 +260,7 @@ def _portable_entry() -> Callable[..., int]:
 # -- programs
 
 
-@record(frozen=True)
+@record(frozen=True, slots=True)
 class Step:
     """One call of a kernel: its address, its table of integers, the extent and grain of its parallel axis.
 

@@ -98,7 +98,7 @@ def gemv(slots, ints, lo, hi):
 """
 
 
-@record(frozen=True)
+@record(frozen=True, slots=True)
 class Matrix:
     """A batch of matrices in a program's memory. Offset and strides are in bytes; one stride of the two is an
     element.
@@ -203,7 +203,7 @@ def _step(name: str, ints: Sequence[int], batch: int, tiles: int, work: int, our
 # -- tiles
 
 
-@record(frozen=True)
+@record(frozen=True, slots=True)
 class Tiles:
     """A side of C in `count` pieces of `size`, the last one perhaps smaller."""
 

@@ -63,7 +63,7 @@ TILES = max(16, 4 * (os.cpu_count() or 1))
 """That are enough to share them evenly."""
 
 
-@record(frozen=True)
+@record(frozen=True, slots=True)
 class Operand:
     """Matrices in a program's memory: slot, byte offset, byte strides from matrix to matrix, row to row, and element to
     element."""
