@@ -155,6 +155,11 @@ def operand_walks(value: Value, walk: Walk, domain: tuple[int, ...]) -> Sequence
 
 def obstacle(value: Value, group: Group) -> str:
     """Why the loops of ``group`` cannot compute ``value``, as in `Refusal`; empty if they can."""
+    return _told(_obstacle(value, group), value, group)
+
+
+def _obstacle(value: Value, group: Group) -> str:
+    """`obstacle` without its numbers, of which nobody wants to know while groups are formed."""
     if group.call is not None:
         return "cannot join a library or host step, which has no loops of ours"
     if group.sequential:
@@ -164,20 +169,19 @@ def obstacle(value: Value, group: Group) -> str:
     if value.kind in ("fold", "argfold", "scan"):
         if value.operands[0].value.block is not None:
             return "folds the blocks of a long reduction once they are all there"
-        domain = value.operands[0].layout.shape
-        if domain != group.domain:
-            return f"runs over a different domain: {_shape(domain)}, not {_shape(group.domain)}"
+        if value.operands[0].layout.shape != group.domain:
+            return _OTHER_DOMAIN
         if group.axes is None:
             if value.block is None or not any(m.kind == "window" for m in group.members):
                 return ""
             return "is a long reduction, cut into blocks, and indexing is not"
         if group.axes != value.axes:
-            return f"folds axes {_shape(value.axes)}, the reductions there axes {_shape(group.axes)}"
+            return _OTHER_AXES
         return "" if group.block == value.block else "is not cut into blocks like the long reductions there"
     if value.shape == group.domain:
         return ""
     if group.axes is None or value.shape != group.kept:
-        return f"runs over a different domain: {_shape(value.shape)}, not {_shape(group.domain)}"
+        return _OTHER_DOMAIN
     return "" if group.block is None else "waits for a long reduction, whose blocks have to be folded first"
 
 
@@ -298,7 +302,7 @@ class Grouper:
                 if candidate.number < floor:
                     reason = _FENCED
                 else:
-                    reason = _WRITTEN if candidate.number < earliest else obstacle(value, candidate)
+                    reason = _WRITTEN if candidate.number < earliest else _obstacle(value, candidate)
                 walks = None if reason else self._try(value, candidate)
                 if walks is not None:
                     group = candidate
@@ -330,6 +334,7 @@ class Grouper:
     def _note(self, value: Value, group: Group, reason: str) -> None:
         assert self.refusals is not None
         cause = None
+        reason = _told(reason, value, group)
         if not reason:
             reason, cause = self._missing(value, member_walks(value, group), group) or (_LATER, None)
         self.refusals.append(Refusal(value, group.number, reason, cause))
@@ -399,7 +404,7 @@ class Grouper:
             and len(group.members) + len(target.members) <= MAX_MEMBERS
             and all([m.kind == "map" and m.home is None and m.mode != ALONE and not m.fenced for m in group.members])
             and len({m.floor for m in (*group.members, *target.members)}) == 1
-            and not any([obstacle(m, target) for m in group.members[:1]])
+            and not any([_obstacle(m, target) for m in group.members[:1]])
         )
 
     def _join(self, group: Group, target: Group) -> None:
@@ -411,9 +416,23 @@ class Grouper:
         group.members = []
 
 
+def _told(reason: str, value: Value, group: Group) -> str:
+    """An obstacle with its numbers."""
+    if reason is _OTHER_AXES:
+        return reason.format(_shape(value.axes), _shape(group.axes or ()))
+    if reason is _OTHER_DOMAIN:
+        folds = value.kind in ("fold", "argfold", "scan")
+        domain = value.operands[0].layout.shape if folds else value.shape
+        return reason.format(_shape(domain), _shape(group.domain))
+    return reason
+
+
 def _shape(numbers: Sequence[int]) -> str:
     return f"[{','.join(map(str, numbers))}]"
 
+
+_OTHER_DOMAIN = "runs over a different domain: {}, not {}"
+_OTHER_AXES = "folds axes {}, the reductions there axes {}"
 
 _WRITTEN = "writes over what another kernel writes first"
 _LATER = "is computed later"
