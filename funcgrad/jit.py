@@ -30,6 +30,7 @@ from .core.jaxpr import ClosedJaxpr, Jaxpr, eval_jaxpr
 from .core.primitive import Primitive
 from .core.staging import stage
 from .core.trace import EVAL, STATE, Tracer
+from .garbage import rarely_collected
 from .passes.pipeline import optimize
 from .record import record
 from .runtime.callables import NativelyCalled
@@ -53,7 +54,8 @@ def _executable(closed: ClosedJaxpr, donated: tuple[bool, ...] = ()) -> Executab
 
 def _compile(closed: ClosedJaxpr, donated: tuple[bool, ...] = (), compiler: str = "llvm") -> Executable:
     """All of compilation: rewrite the jaxpr, then fuse, print, compile and plan it."""
-    return compile_jaxpr(optimize(closed), donated, compiler)
+    with rarely_collected:
+        return compile_jaxpr(optimize(closed), donated, compiler)
 
 
 def _execute_call(closed: ClosedJaxpr, args: Sequence[Any]) -> Sequence[Any]:
@@ -314,11 +316,12 @@ class JitFunction(NativelyCalled):
         if entry is None:
             check_arguments(fun, args, kwargs, leaves, "jit")
             preload()
-            traced = self._trace(fun, leaves, in_tree, statics)
-            if any(isinstance(c, Tracer) for c in traced.jaxpr.consts):
-                return self._bind(fun, leaves, in_tree, statics)
-            entry = _Entry(_executable(traced.jaxpr, traced.donated), leaves, traced.jaxpr.in_avals, traced.out_tree)
-            self._entries[key] = entry
+            with rarely_collected:
+                traced = self._trace(fun, leaves, in_tree, statics)
+                if any(isinstance(c, Tracer) for c in traced.jaxpr.consts):
+                    return self._bind(fun, leaves, in_tree, statics)
+                executable = _executable(traced.jaxpr, traced.donated)
+                entry = self._entries[key] = _Entry(executable, leaves, traced.jaxpr.in_avals, traced.out_tree)
         elif not plain and not statics and (self._special is None or self._special.treedef != in_tree):
             self._special = specialize(in_tree)  # worth making at the second call
             self._last_structured = None

@@ -22,7 +22,7 @@ def prod(values: Iterable[int]) -> int:
     >>> prod((2, 3, 4)), prod(())
     (24, 1)
     """
-    return math.prod(operator.index(v) for v in values)
+    return math.prod(map(operator.index, values))
 
 
 def canonicalize_axis(axis: Any, ndim: int, name: str = "axis") -> int:

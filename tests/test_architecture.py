@@ -23,6 +23,7 @@ PACKAGE = "funcgrad"
 LAYERS: dict[str, int] = {
     "_version": 0,
     "errors": 0,
+    "garbage": 0,
     "later": 0,
     "record": 0,
     "util": 0,

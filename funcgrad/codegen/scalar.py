@@ -9,6 +9,7 @@ says so).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -354,7 +355,10 @@ def scalar_expression(
     return _real(fn, s, w, *args, *extra)
 
 
-def native(fn: str, sources: Sequence[np.dtype[Any]], dtype: np.dtype[Any], params: Sequence[tuple[str, Any]]) -> bool:
+@lru_cache(maxsize=4096)
+def native(
+    fn: str, sources: tuple[np.dtype[Any], ...], dtype: np.dtype[Any], params: tuple[tuple[str, Any], ...]
+) -> bool:
     """Whether a scalar function on these dtypes can be compiled."""
     if fn == "nextafter":
         return False

@@ -120,7 +120,10 @@ def subjaxprs(params: dict[str, Any]) -> list[Jaxpr]:
     """The jaxprs that an equation's params own, in order."""
     found: list[Jaxpr] = []
     for value in params.values():
-        for x in value if isinstance(value, (tuple, list)) else (value,):
+        several = isinstance(value, (tuple, list))
+        if several and _OWNERS.isdisjoint(map(type, value)):
+            continue
+        for x in value if several else (value,):
             kind = type(x)
             if kind is ClosedJaxpr:
                 found.append(x.jaxpr)
@@ -129,13 +132,17 @@ def subjaxprs(params: dict[str, Any]) -> list[Jaxpr]:
     return found
 
 
+_OWNERS = frozenset((ClosedJaxpr, Jaxpr))
+
+
 def has_effect(eqn: Eqn) -> bool:
     """Whether an equation does more than compute its results, itself or in a jaxpr that it owns."""
     if eqn.primitive.has_effect:
         return True
     if not eqn.params:
         return False
-    return any([has_effect(e) for inner in subjaxprs(eqn.params) for e in inner.eqns])
+    inner = subjaxprs(eqn.params)
+    return bool(inner) and any([has_effect(e) for jaxpr in inner for e in jaxpr.eqns])
 
 
 def live_eqns(eqns: Sequence[Eqn], outs: Sequence[Atom], effects: bool = True) -> list[Eqn]:

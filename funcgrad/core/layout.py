@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-
-from ..record import record
+from typing import NamedTuple
 
 __all__ = ["Layout"]
 
 
-@record(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
+    """A tuple, because programs are grouped by comparing and looking up layouts by the hundred."""
+
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int = 0
@@ -44,14 +44,13 @@ class Layout:
         return True
 
     def permute(self, permutation: Sequence[int]) -> Layout:
-        return Layout(
-            tuple(self.shape[p] for p in permutation), tuple(self.strides[p] for p in permutation), self.offset
-        )
+        shape, strides = self.shape, self.strides
+        return Layout(tuple([shape[p] for p in permutation]), tuple([strides[p] for p in permutation]), self.offset)
 
     def slice(self, starts: Sequence[int], shape: Sequence[int], steps: Sequence[int]) -> Layout:
         """Elements ``starts + k*steps`` for ``k < shape``; steps may be negative."""
-        offset = self.offset + sum(b * s for b, s in zip(starts, self.strides, strict=True))
-        return Layout(tuple(shape), tuple(k * s for k, s in zip(steps, self.strides, strict=True)), offset)
+        offset = self.offset + sum([b * s for b, s in zip(starts, self.strides, strict=True)])
+        return Layout(tuple(shape), tuple([k * s for k, s in zip(steps, self.strides, strict=True)]), offset)
 
     def reverse(self, axes: Sequence[int]) -> Layout:
         starts = [self.shape[a] - 1 if a in axes else 0 for a in range(len(self.shape))]
@@ -70,6 +69,8 @@ class Layout:
         shape = tuple(shape)
         if self.size == 0:
             return Layout(shape, Layout.contiguous(shape).strides, self.offset)
+        if shape == self.shape and 1 not in shape:
+            return self
         # merge own axes into maximal runs that are uniform in memory, then cut the runs to the new shape
         runs: list[tuple[int, int]] = []
         for extent, stride in zip(self.shape, self.strides, strict=True):

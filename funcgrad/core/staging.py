@@ -21,6 +21,10 @@ from .trace import STATE, Source, Trace, Tracer, leaked, opened, user_source
 __all__ = ["StageTrace", "StageTracer", "is_staging", "stage"]
 
 
+_NUMBERS = frozenset((float, int, complex, bool, np.float32, np.float64))
+"""The usual types of scalars; NumPy takes a microsecond to see that a number has no axes."""
+
+
 class StageTracer(Tracer):
     __slots__ = ("source", "variable")
     contents = ("source", "variable")
@@ -35,6 +39,14 @@ class StageTracer(Tracer):
     def aval(self) -> ShapedArray:
         return self.variable.aval
 
+    @property
+    def shape(self) -> tuple[int, ...]:  # asked for at every operation
+        return self.variable.aval.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.variable.aval.dtype
+
     def origin(self) -> str:
         where = f" at {self.source}" if self.source is not None else ""
         return f"tracing {self._trace.name}{where}"  # type: ignore[attr-defined]
@@ -44,7 +56,7 @@ class StageTrace(Trace):
     __slots__ = ("consts", "constvars", "eqns", "name", "snapshots")
 
     def __init__(self, parent: Trace, name: str = "") -> None:
-        super().__init__(parent)
+        super().__init__(parent, checks_shapes=True)
         self.name = name
         self.eqns: list[Eqn] = []
         self.constvars: dict[int, Var] = {}
@@ -57,7 +69,7 @@ class StageTrace(Trace):
     def atom(self, x: Any) -> Atom:
         if type(x) is StageTracer and x._trace is self:
             return x.variable
-        if not isinstance(x, Tracer) and np.ndim(x) == 0:
+        if not isinstance(x, Tracer) and (type(x) in _NUMBERS or np.ndim(x) == 0):
             return Literal(x[()] if isinstance(x, np.ndarray) else x)
         if isinstance(x, Tracer) and not self._is_outer(x._trace):
             raise leaked(x, f"the program of {self.name or 'a function'}")

@@ -52,7 +52,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Trace:
     """An interpreter of primitives. ``process`` may be called whichever trace is current."""
 
-    __slots__ = ("__weakref__", "parent", "user")
+    __slots__ = ("__weakref__", "checks_shapes", "parent", "user")
 
     look_at_rule: ClassVar[Callable[..., None] | None] = None
     """While somebody watches values: called with what a derivative rule has computed, ``(primitive, operands,
@@ -61,10 +61,15 @@ class Trace:
     parent: Trace | None
     user: Callable[..., Any] | None
     """The user's function that is traced, where there is one: for messages."""
+    checks_shapes: bool
+    """Whether ``process`` begins with the shape rule on the very operands that it is given."""
 
-    def __init__(self, parent: Trace | None, user: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, parent: Trace | None, user: Callable[..., Any] | None = None, checks_shapes: bool = False
+    ) -> None:
         self.parent = parent
         self.user = user
+        self.checks_shapes = checks_shapes
 
     def of_user(self) -> str:
         """`` of loss at file.py:3``: the function that is traced and where it is written, for messages."""
@@ -308,7 +313,7 @@ def inside_transform(fun: F) -> F:
 def user_source() -> Source | None:
     """Where the user asked for the current operation: the innermost line outside the package, or the one that the
     innermost function of the package acts for."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(2)  # who asks is of the package
     known = _kinds.get
     while frame is not None:
         code = frame.f_code

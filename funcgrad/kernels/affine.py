@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import mul
 from typing import NamedTuple
 
 from ..core.layout import Layout
@@ -121,8 +122,8 @@ def split_walk(
 
 
 def _apply(rows: Sequence[Sequence[int]], base: Sequence[int], x: Layout) -> Walk:
-    strides = tuple([sum([q * s for q, s in zip(row, x.strides, strict=True)]) for row in rows])
-    return Walk(strides, x.offset + sum([b * s for b, s in zip(base, x.strides, strict=True)]))
+    steps = x.strides
+    return Walk(tuple([sum(map(mul, row, steps)) for row in rows]), x.offset + sum(map(mul, base, steps)))
 
 
 def along(origin: Origin, x: Layout) -> Walk:
@@ -132,8 +133,9 @@ def along(origin: Origin, x: Layout) -> Walk:
     return walk._replace(origin=origin) if whole else walk
 
 
+@lru_cache(maxsize=4096)
 def split_padded(
-    walk: Walk, extents: Sequence[int], shape: tuple[int, ...], lows: Sequence[int], inner: Layout
+    walk: Walk, extents: tuple[int, ...], shape: tuple[int, ...], lows: tuple[int, ...], inner: Layout
 ) -> tuple[Origin, Walk] | None:
     """For an array of ``shape`` that holds another (seen through ``inner``) from index ``lows`` on: the walk taken
     apart over ``shape``, and the walk through the other array, valid where it is inside."""

@@ -2,7 +2,7 @@
 
 ``Expression`` pulls what the group must store, as a graph of scalar nodes over the group's domain: members at their
 own index, outside values by loads, cheap outside values as expressions. ``schedule`` cuts that graph into stages at
-its folds. ``assemble`` merges loop axes that need not be told apart and writes the statements.
+its folds. ``assemble`` merges loop axes that need not be told apart, ``write`` writes the statements.
 """
 
 from __future__ import annotations
@@ -14,12 +14,25 @@ import numpy as np
 
 from ..record import record
 from .affine import Origin, Walk, contiguous_strides, split_padded
-from .fuse import Group, embedded, inlines, is_local, member_walks, operand_walks
+from .fuse import Group, embedded, inlines, is_local, operand_walks
 from .graph import HEAVY, INDEX, INLINED_KINDS, WEIGHTS, Ref, Value
 
-__all__ = ["Access", "Expression", "Node", "store_value"]
+__all__ = ["Access", "Expression", "Node", "Use", "store_value"]
 
 _BOOL = np.dtype(np.bool_)
+
+
+@record(eq=False, slots=True)
+class Use:
+    """How a kernel uses an access, and the stages where it stores there first and loads from there last."""
+
+    stored: bool = False
+    loaded: bool = False
+    first_store: int = 1 << 30
+    last_load: int = -1
+
+
+_UNUSED = Use()
 
 
 @record(eq=False, slots=True)
@@ -29,11 +42,15 @@ class Access:
     value: Value
     walk: Walk
     index_strides: tuple[int, ...] = ()
-    stored: bool = False
-    loaded: bool = False
-    scratch: bool = False
-    first_store: int = 1 << 30
-    last_load: int = -1
+    use: Use = _UNUSED
+
+    @property
+    def stored(self) -> bool:
+        return self.use.stored
+
+    @property
+    def loaded(self) -> bool:
+        return self.use.loaded
 
 
 @record(eq=False, slots=True)
@@ -90,8 +107,8 @@ class Expression:
         return made
 
     def const(self, x: Any, dtype: np.dtype[Any]) -> Node:
-        number = dtype.type(x)
-        key = ("const", dtype.str, number.tobytes())
+        number = x if type(x) is dtype.type else dtype.type(x)
+        key = ("const", dtype, number.tobytes())
         made = self._memo.get(key)
         if made is None:
             made = self._memo[key] = self.node("const", (), dtype, 0, detail=number)
@@ -101,7 +118,7 @@ class Expression:
         self, fn: str, args: Sequence[Node], dtype: np.dtype[Any], params: tuple[tuple[str, Any], ...] = ()
     ) -> Node:
         args = tuple(args)
-        key = (fn, params, dtype.str, *[a.number for a in args])
+        key = (fn, params, dtype, *[a.number for a in args])
         made = self._memo.get(key)
         if made is None:
             mask, stage, weight, heavy = 0, 0, WEIGHTS.get(fn, 1), fn in HEAVY
@@ -112,9 +129,10 @@ class Expression:
                 if a.mask & self.inner:
                     weight += a.weight
                     heavy = heavy or a.heavy
-            made = self._memo[key] = self.node(
-                "compute", args, dtype, mask, stage=stage, fn=fn, params=params, weight=weight, heavy=heavy
-            )
+            number = len(self.nodes)
+            made = Node(number, "compute", args, dtype, mask, stage, fn, params, None, weight, heavy)
+            self._memo[key] = made
+            self.nodes.append(made)
         return made
 
     def access(self, value: Value, walk: Walk, index_strides: tuple[int, ...] = ()) -> int:
@@ -131,7 +149,7 @@ class Expression:
     ) -> Node:  # fmt: skip
         """An element from memory; where ``guard`` is false, zero, and memory is not touched."""
         store_value(value)
-        number = self.access(value, walk._replace(origin=None), strides)
+        number = self.access(value, walk if walk.origin is None else walk._replace(origin=None), strides)
         args = indices if guard is None else (*indices, guard)
         key = ("load", number, *[n.number for n in args])
         made = self._memo.get(key)
@@ -170,8 +188,11 @@ class Expression:
 
     def _define(self, value: Value) -> Node:
         """A member at its own index."""
-        own = Walk(embedded(self.group, contiguous_strides(value.shape), self.group.is_row(value)), 0)
-        return self._apply(value, own, member_walks(value, self.group), None)
+        return self._apply(value, self._own(value), value.walks, None)
+
+    def _own(self, value: Value) -> Walk:
+        """The walk through a member itself."""
+        return Walk(embedded(self.group, contiguous_strides(value.shape), self.group.is_row(value)), 0)
 
     def _apply(self, value: Value, walk: Walk, walks: Sequence[Walk], guard: Node | None) -> Node:
         self.made[value.index] = value
@@ -255,7 +276,7 @@ class Expression:
             number = self.access(owner, walk, places)
             self.stores.append((number, args[0], tuple(args[1:]), root))
             return
-        own = Walk(embedded(group, contiguous_strides(root.shape), row), 0)
+        own = walk if root.home is None else self._own(root)
         made = self._memo.get((root.index, own, None)) if root.block is None else None
         if made is None:
             made = self._define(root)

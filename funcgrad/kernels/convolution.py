@@ -90,7 +90,7 @@ def convolve(b: GraphBuilder, eqn: Eqn, lower: L.Convolve, refs: list[Ref]) -> A
     images, results = aval.shape[1], aval.shape[2:-1]
     kernel, channels = w.layout.shape[1:-2], w.layout.shape[-2]
     degenerate = min(channels, images) * aval.shape[-1] <= FEW
-    if aval.dtype.name not in GEMM_DTYPES or rank >= MOST_AXES or degenerate:
+    if aval.dtype not in GEMM_DTYPES or rank >= MOST_AXES or degenerate:
         return _loops(b, x, w, aval, strides, dilation)
     x = in_memory(b, x)
     steps = x.layout.strides

@@ -21,6 +21,8 @@ from .ir import TILE
 
 __all__ = ["Group", "Refusal", "embedded", "form_groups", "inlines", "is_local", "member_walks", "obstacle"]
 
+_OUTSIDE = ("input", "const", "iota")
+"""The kinds of values that no group makes."""
 MAX_MEMBERS = 120
 MAX_INLINE = 60
 _SEEN = 16
@@ -77,8 +79,8 @@ def is_local(group: Group, value: Value, walk: Walk) -> bool:
     """Whether a member, walked over the domain like this, is just the element computed in this iteration."""
     if walk.offset or value.block is not None:
         return False
-    row = group.is_row(value)
-    return walk.strides == embedded(group, contiguous_strides(value.shape), row)
+    own = contiguous_strides(value.shape)
+    return walk.strides == (embedded(group, own, group.is_row(value)) if group.axes else own)
 
 
 def inlines(value: Value, walk: Walk, group: Group) -> bool:
@@ -145,11 +147,19 @@ def operand_walks(value: Value, walk: Walk, domain: tuple[int, ...]) -> Sequence
     if value.kind == "padded":
         parts = split_padded(walk, domain, value.shape, value.mode, value.operands[0].layout)
         return None if parts is None else [parts[1], Walk((0,) * len(domain), value.operands[1].layout.offset)]
-    return split_walk(walk, domain, value.shape, tuple([x.layout for x in value.operands]))
+    shape = value.shape
+    if shape == domain and not walk.offset and walk.strides == contiguous_strides(shape):
+        return [Walk(x.strides, x.offset) for _, x in value.operands]
+    return split_walk(walk, domain, shape, tuple([x for _, x in value.operands]))
 
 
 def obstacle(value: Value, group: Group) -> str:
     """Why the loops of ``group`` cannot compute ``value``, as in `Refusal`; empty if they can."""
+    return _told(_obstacle(value, group), value, group)
+
+
+def _obstacle(value: Value, group: Group) -> str:
+    """`obstacle` without its numbers, of which nobody wants to know while groups are formed."""
     if group.call is not None:
         return "cannot join a library or host step, which has no loops of ours"
     if group.sequential:
@@ -159,20 +169,19 @@ def obstacle(value: Value, group: Group) -> str:
     if value.kind in ("fold", "argfold", "scan"):
         if value.operands[0].value.block is not None:
             return "folds the blocks of a long reduction once they are all there"
-        domain = value.operands[0].layout.shape
-        if domain != group.domain:
-            return f"runs over a different domain: {_shape(domain)}, not {_shape(group.domain)}"
+        if value.operands[0].layout.shape != group.domain:
+            return _OTHER_DOMAIN
         if group.axes is None:
             if value.block is None or not any(m.kind == "window" for m in group.members):
                 return ""
             return "is a long reduction, cut into blocks, and indexing is not"
         if group.axes != value.axes:
-            return f"folds axes {_shape(value.axes)}, the reductions there axes {_shape(group.axes)}"
+            return _OTHER_AXES
         return "" if group.block == value.block else "is not cut into blocks like the long reductions there"
     if value.shape == group.domain:
         return ""
     if group.axes is None or value.shape != group.kept:
-        return f"runs over a different domain: {_shape(value.shape)}, not {_shape(group.domain)}"
+        return _OTHER_DOMAIN
     return "" if group.block is None else "waits for a long reduction, whose blocks have to be folded first"
 
 
@@ -201,7 +210,7 @@ class Grouper:
     def ready(self, value: Value, walk: Walk, group: Group, known: dict[tuple[int, Walk], int]) -> int:
         """The earliest group in which ``value``, walked over the domain of ``group``, can be used. A member of
         ``group`` itself counts as there if only its own element is used."""
-        if value.kind in ("input", "const", "iota"):
+        if value.kind in _OUTSIDE:
             return -1
         if value.group == group.number and value.kind != "array" and is_local(group, value, walk):
             return value.group
@@ -219,33 +228,36 @@ class Grouper:
         self, value: Value, walks: Sequence[Walk], group: Group, known: dict[tuple[int, Walk], int]
     ) -> int:
         latest = -1
-        for k, (ref, walk) in enumerate(zip(value.operands, walks, strict=True)):
-            in_memory = value.kind == "window" and k == 0
-            ready = ref.value.group + 1 if in_memory else self.ready(ref.value, walk, group, known)
-            latest = max(latest, ready)
+        in_memory = value.kind == "window"  # the first operand
+        for (x, _), walk in zip(value.operands, walks, strict=True):
+            ready = x.group + 1 if in_memory else self.ready(x, walk, group, known)
+            if ready > latest:
+                latest = ready
+            in_memory = False
         return latest
-
-    def fits(self, value: Value, group: Group) -> bool:
-        """Whether all operands of ``value`` are at hand in ``group``, over whose domain it is defined."""
-        return self.ready_operands(value, member_walks(value, group), group, {}) <= group.number
 
     def claim(self, value: Value, group: Group) -> None:
         """Note what ``group`` is going to compute on the spot for its new member."""
         stack = [
             (ref.value, walk)
-            for k, (ref, walk) in enumerate(zip(value.operands, member_walks(value, group), strict=True))
+            for k, (ref, walk) in enumerate(zip(value.operands, value.walks, strict=True))
             if value.kind != "window" or k
         ]
         if value.kind == "window":
             self.note_read(value.operands[0].value, group, None)
+        number = group.number
         seen = set()
         while stack:
             x, walk = stack.pop()
-            if (x.index, walk) in seen:
+            kind = x.kind
+            if kind in _OUTSIDE or (x.group == number and kind in INLINED_KINDS and x.home is None):
                 continue
-            seen.add((x.index, walk))
+            key = (x.index, walk)
+            if key in seen:
+                continue
+            seen.add(key)
             self.note_read(x, group, walk)
-            if x.kind not in INLINED_KINDS or x.group == group.number or not inlines(x, walk, group):
+            if kind not in INLINED_KINDS or x.group == number or not inlines(x, walk, group):
                 continue
             walks = operand_walks(x, walk, group.domain)
             if walks is None:
@@ -284,20 +296,22 @@ class Grouper:
             array = value.home.value
             written = max([p.group for p in array.parts if p is not value and p.group >= 0], default=-1) + 1
             earliest = max(earliest, written)
-        group = None
+        group = walks = None
         if value.kind != "put" and value.mode != ALONE:
             for candidate in self.candidates(value):
                 if candidate.number < floor:
                     reason = _FENCED
                 else:
-                    reason = _WRITTEN if candidate.number < earliest else obstacle(value, candidate)
-                if not reason and self._try(value, candidate):
+                    reason = _WRITTEN if candidate.number < earliest else _obstacle(value, candidate)
+                walks = None if reason else self._try(value, candidate)
+                if walks is not None:
                     group = candidate
                     break
                 if self.refusals is not None:
                     self._note(value, candidate, reason)
         if group is None:
             group = self._fresh(value)
+        value.walks = member_walks(value, group) if walks is None else walks
         group.members.append(value)
         group.floor = max(group.floor, value.floor)
         value.group = group.number
@@ -305,18 +319,22 @@ class Grouper:
         for ref in value.operands:
             ref.value.consumers = group.number
 
-    def _try(self, value: Value, group: Group) -> bool:
+    def _try(self, value: Value, group: Group) -> Sequence[Walk] | None:
+        """The walks through the operands of ``value``, if all are at hand in ``group``, over whose domain it is
+        defined."""
         saved = group.axes, group.block
         if value.kind in ("fold", "argfold", "scan"):
             group.axes, group.block = value.axes, value.block
-        if self.fits(value, group):
-            return True
+        walks = member_walks(value, group)
+        if self.ready_operands(value, walks, group, {}) <= group.number:
+            return walks
         group.axes, group.block = saved
-        return False
+        return None
 
     def _note(self, value: Value, group: Group, reason: str) -> None:
         assert self.refusals is not None
         cause = None
+        reason = _told(reason, value, group)
         if not reason:
             reason, cause = self._missing(value, member_walks(value, group), group) or (_LATER, None)
         self.refusals.append(Refusal(value, group.number, reason, cause))
@@ -386,7 +404,7 @@ class Grouper:
             and len(group.members) + len(target.members) <= MAX_MEMBERS
             and all([m.kind == "map" and m.home is None and m.mode != ALONE and not m.fenced for m in group.members])
             and len({m.floor for m in (*group.members, *target.members)}) == 1
-            and not any([obstacle(m, target) for m in group.members[:1]])
+            and not any([_obstacle(m, target) for m in group.members[:1]])
         )
 
     def _join(self, group: Group, target: Group) -> None:
@@ -398,9 +416,23 @@ class Grouper:
         group.members = []
 
 
+def _told(reason: str, value: Value, group: Group) -> str:
+    """An obstacle with its numbers."""
+    if reason is _OTHER_AXES:
+        return reason.format(_shape(value.axes), _shape(group.axes or ()))
+    if reason is _OTHER_DOMAIN:
+        folds = value.kind in ("fold", "argfold", "scan")
+        domain = value.operands[0].layout.shape if folds else value.shape
+        return reason.format(_shape(domain), _shape(group.domain))
+    return reason
+
+
 def _shape(numbers: Sequence[int]) -> str:
     return f"[{','.join(map(str, numbers))}]"
 
+
+_OTHER_DOMAIN = "runs over a different domain: {}, not {}"
+_OTHER_AXES = "folds axes {}, the reductions there axes {}"
 
 _WRITTEN = "writes over what another kernel writes first"
 _LATER = "is computed later"

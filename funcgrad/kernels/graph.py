@@ -66,12 +66,12 @@ class Value:
     that it comes from, None for the copy that makes a result an array of its own. ``whole`` values are too heavy to
     compute for each of the overlapping layouts that they are read through: see ``find_whole``. ``floor``: the number of
     the last barrier that the value stands behind, 0 for none. ``fenced`` values are read behind a barrier, from
-    memory."""
+    memory. ``walks`` go through the operands of a member of a group, over the domain of that group."""
 
     __slots__ = (
         "axes", "block", "call", "claimed", "consumers", "dtype", "eqn", "fenced", "floor", "fn", "group", "heavy",
         "home", "index", "kind", "meeting", "mode", "operands", "params", "parts", "readers", "shape", "stored",
-        "uses", "weight", "whole",
+        "uses", "walks", "weight", "whole",
     )  # fmt: skip
 
     def __init__(self, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> None:
@@ -101,6 +101,7 @@ class Value:
         self.whole = False
         self.floor = 0
         self.fenced = False
+        self.walks: Sequence[Any] = ()
 
     @property
     def size(self) -> int:
@@ -159,7 +160,7 @@ class Backend(Protocol):
     """What the code generator can do."""
 
     def native(
-        self, fn: str, sources: Sequence[np.dtype[Any]], dtype: np.dtype[Any], params: Sequence[tuple[str, Any]]
+        self, fn: str, sources: tuple[np.dtype[Any], ...], dtype: np.dtype[Any], params: tuple[tuple[str, Any], ...]
     ) -> bool:
         """Whether it knows a scalar function on operands of these dtypes."""
 
@@ -189,7 +190,7 @@ class GraphBuilder:
         """The last barrier that it stands behind."""
         self._barriers = 0
         self._floors: dict[Var, int] = {}
-        self._scalars: dict[tuple[str, bytes], Value] = {}
+        self._scalars: dict[tuple[np.dtype[Any], bytes], Value] = {}
 
     def run(self, jaxpr: Jaxpr, inputs: Sequence[Ref]) -> list[Ref]:
         """The results of a jaxpr's equations, given its constants and inputs."""
@@ -202,7 +203,8 @@ class GraphBuilder:
         outer = self.floor
         for eqn in jaxpr.eqns:
             self.current = expanded or eqn
-            self.floor = max([outer, *[self._floors.get(a, 0) for a in eqn.invars if type(a) is Var]])
+            if self._floors:
+                self.floor = max([outer, *[self._floors.get(a, 0) for a in eqn.invars if type(a) is Var]])
             lower = eqn.primitive.lower
             rule = self.rules.get(type(lower))
             if rule is None:
@@ -218,10 +220,9 @@ class GraphBuilder:
         return [self.read(a) for a in jaxpr.outvars]
 
     def _note_shared(self, variables: Sequence[Var], refs: Sequence[Ref]) -> None:
-        self.shared.update([
-            x.value.index
-            for v, x in zip(variables, refs, strict=True) if x.value.kind == "array" and v not in self.once
-        ])  # fmt: skip
+        for v, x in zip(variables, refs, strict=True):
+            if x.value.kind == "array" and v not in self.once:
+                self.shared.add(x.value.index)
 
     def barrier(self, refs: Sequence[Ref]) -> tuple[Ref, ...]:
         """The same values, for equations that stand behind a new barrier."""
@@ -249,8 +250,12 @@ class GraphBuilder:
         return Ref(value, Layout.contiguous(value.shape if shape is None else shape))
 
     def scalar(self, x: Any, dtype: np.dtype[Any]) -> Ref:
-        number = np.asarray(x).astype(dtype)[()] if not isinstance(x, np.generic) or x.dtype != dtype else x
-        key = (dtype.str, number.tobytes())
+        number: Any
+        if isinstance(x, np.generic) and x.dtype == dtype:
+            number = x
+        else:
+            number = dtype.type(x) if type(x) is float and dtype.kind == "f" else np.asarray(x).astype(dtype)[()]
+        key = (dtype, number.tobytes())
         value = self._scalars.get(key)
         if value is None:
             value = self._scalars[key] = self.new("const", (), dtype)
@@ -405,6 +410,7 @@ def find_whole(order: Sequence[Value | Call], outputs: Sequence[Value]) -> None:
         if value.uses < 2 or value.kind not in INLINED_KINDS or value.home is not None or 0 in layout.strides:
             return
         if value.heavy or value.weight > CHEAP_WEIGHT:
+            layout = squeeze(layout)
             if layout.size == value.size and not layout.offset and layout.is_contiguous():
                 layout = Layout.contiguous(value.shape)  # whatever its shape, element for element
             values[value.index] = value
@@ -412,7 +418,7 @@ def find_whole(order: Sequence[Value | Call], outputs: Sequence[Value]) -> None:
 
     for item in order:
         for value, layout in item.operands:
-            read(value, squeeze(layout))
+            read(value, layout)
     for value in outputs:
         read(value, Layout.contiguous(value.shape))
     for index, layouts in seen.items():

@@ -16,6 +16,7 @@ threads and walks the inner axes with the threads of a block.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -172,10 +173,24 @@ class Field:
 
 @record(frozen=True)
 class Kernel:
+    """Equal kernels are mostly one object (see ``assemble``), and each works out its hash once."""
+
     axes: tuple[Axis, ...]
     operands: tuple[Operand, ...]
     constants: tuple[np.dtype[Any], ...]
     stages: tuple[Stage, ...]
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.axes, self.operands, self.constants, self.stages))
+
+    @cached_property
+    def is_copy(self) -> bool:
+        """Whether it does nothing but load one operand and store it to another."""
+        return [type(s) for stage in self.stages for s in stage.body] == [Load, Store]
 
     @property
     def buffers(self) -> list[int]:

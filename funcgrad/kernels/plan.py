@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..record import field, record
@@ -228,11 +229,12 @@ def _takes_over(launch: Launch, value: Value, dying: Sequence[Value], taken: set
         if old not in dying or old.index in taken or x.walk != write.walk or x.index_strides:
             continue
         alone = sum([y.value is old for y in launch.accesses]) == 1
-        if alone and x.last_load <= write.first_store and _feeds(launch.kernel, k, new):
+        if alone and x.use.last_load <= write.use.first_store and _feeds(launch.kernel, k, new):
             return old
     return None
 
 
+@lru_cache(maxsize=4096)
 def _feeds(kernel: Kernel, old: int, new: int) -> bool:
     """Whether what is loaded of operand ``old`` in the stage that first writes ``new`` goes into what is written, and
     nothing loaded of it is used in a later stage.

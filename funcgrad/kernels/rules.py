@@ -110,8 +110,7 @@ def reduce_values(
     if 0 in out_shape or any(shape[a] == 0 for a in axes):
         return b.map("copy", [b.scalar(identity_of(monoid, dtype), dtype)], dtype, out_shape)
     layout = squeeze(ref.layout)
-    number = np.cumsum([n != 1 for n in shape]) - 1
-    kept_axes = [int(number[a]) for a in axes if shape[a] != 1]
+    kept_axes = [a - shape[:a].count(1) for a in axes if shape[a] != 1]
     if not kept_axes:
         return b.view(ref, lambda x: x.reshape(out_shape))
     if prod([layout.shape[a] for a in kept_axes]) <= unrolled and _cheap(ref.value):
@@ -316,7 +315,7 @@ def _contract(b: GraphBuilder, eqn: Eqn, lower: L.Contract, refs: list[Ref]) -> 
     small = m == 1 or n == 1 or k == 1 or n_batch * m * n * k <= SMALL_PRODUCT
     many = not small and n_batch >= SMALL_STACK and max(m, n, k) <= SMALL_MATRIX
     small = small or many
-    if small or aval.dtype.name not in GEMM_DTYPES:
+    if small or aval.dtype not in GEMM_DTYPES:
         domain = (*batch, *rows, *columns, *inner)
         first = len(batch)
         x_axes = [*range(first), *range(first, first + len(rows)), *range(len(domain) - len(inner), len(domain))]
@@ -332,7 +331,7 @@ def _contract(b: GraphBuilder, eqn: Eqn, lower: L.Contract, refs: list[Ref]) -> 
     return b.call("gemm", eqn, [x, y], (n_batch, m, n, k))
 
 
-GEMM_DTYPES = ("float32", "float64", "complex64", "complex128")
+GEMM_DTYPES = frozenset([np.dtype(t) for t in (np.float32, np.float64, np.complex64, np.complex128)])
 
 
 def matrices(b: GraphBuilder, ref: Ref, permutation: Sequence[int], shape: tuple[int, int, int]) -> Ref:

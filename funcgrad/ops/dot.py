@@ -37,15 +37,16 @@ def _dot_shape(x: ShapedArray, y: ShapedArray, *, dimension_numbers: DimensionNu
     (xc, yc), (xb, yb) = dimension_numbers
     if x.dtype != y.dtype:
         raise TypeError(f"dot_general: operands have dtypes {x.dtype.name} and {y.dtype.name}; convert one of them")
-    for name, aval, c, b in (("left", x, xc, xb), ("right", y, yc, yb)):
-        named = (*c, *b)
-        if any(not 0 <= a < aval.ndim for a in named) or len(set(named)) != len(named):
-            raise ValueError(f"dot_general: axes {c} and {b} do not name distinct axes of {name} shape {aval.shape}")
+    s, t = x.shape, y.shape
+    for name, shape, c, b in (("left", s, xc, xb), ("right", t, yc, yb)):
+        named = {*c, *b}
+        if len(named) != len(c) + len(b) or not named.issubset(range(len(shape))):
+            raise ValueError(f"dot_general: axes {c} and {b} do not name distinct axes of {name} shape {shape}")
     for what, xs, ys in (("contracting", xc, yc), ("batch", xb, yb)):
-        if [x.shape[a] for a in xs] != [y.shape[a] for a in ys]:
-            raise ValueError(f"dot_general: shapes {x.shape} and {y.shape} differ along the {what} axes {xs} and {ys}")
-    free = [x.shape[a] for a in free_axes(x.ndim, xc, xb)] + [y.shape[a] for a in free_axes(y.ndim, yc, yb)]
-    return ShapedArray((*[x.shape[a] for a in xb], *free), x.dtype)
+        if [s[a] for a in xs] != [t[a] for a in ys]:
+            raise ValueError(f"dot_general: shapes {s} and {t} differ along the {what} axes {xs} and {ys}")
+    left, right = free_axes(len(s), xc, xb), free_axes(len(t), yc, yb)
+    return ShapedArray((*[s[a] for a in xb], *[s[a] for a in left], *[t[a] for a in right]), x.dtype)
 
 
 def _dot_impl(x: Any, y: Any, *, dimension_numbers: DimensionNumbers) -> Any:

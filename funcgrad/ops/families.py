@@ -9,6 +9,7 @@ given per operand, ``rule(t, out, *operands)``, and must be linear in ``t``; the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,16 @@ Rule = Callable[..., Any]
 _BOOL = np.dtype(np.bool_)
 
 
+_broadcast = lru_cache(maxsize=4096)(np.broadcast_shapes)
+
+
 def broadcast_shapes(name: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """NumPy's broadcasting of shapes, with an error that names the operation and every shape."""
     first = shapes[0]
     if all([s == first for s in shapes]):
         return first
     try:
-        return np.broadcast_shapes(*shapes)
+        return _broadcast(*shapes)
     except ValueError:
         listed = " and ".join(map(str, shapes))
         raise ValueError(

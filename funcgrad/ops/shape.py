@@ -61,8 +61,8 @@ def _slice_extents(starts: Sequence[int], limits: Sequence[int], strides: Sequen
 
 
 def _slice_shape(x: ShapedArray, *, starts: Any, limits: Any, strides: Any) -> ShapedArray:
-    ranks = {x.ndim, len(starts), len(limits), len(strides)}
-    if len(ranks) != 1:
+    rank = len(x.shape)
+    if not rank == len(starts) == len(limits) == len(strides):
         raise ValueError(
             f"slice: shape {x.shape} needs one start, limit and stride per axis, "
             f"found starts {starts}, limits {limits}, strides {strides}"
@@ -73,7 +73,7 @@ def _slice_shape(x: ShapedArray, *, starts: Any, limits: Any, strides: Any) -> S
                 f"slice: {b}:{e}:{k} does not fit axis {axis} of shape {x.shape}; "
                 "wanted 0 <= start <= limit <= extent and a positive stride"
             )
-    return x.update(shape=_slice_extents(starts, limits, strides))
+    return ShapedArray(_slice_extents(starts, limits, strides), x.dtype, x.weak_type)
 
 
 def _slice_impl(x: Any, *, starts: Any, limits: Any, strides: Any) -> Any:
@@ -192,10 +192,11 @@ def _pad_shape(x: ShapedArray, value: ShapedArray, *, padding_config: PaddingCon
         raise TypeError(f"pad: an array of dtype {x.dtype.name} padded with a value of dtype {value.dtype.name}")
     if len(padding_config) != x.ndim:
         raise ValueError(f"pad: shape {x.shape} needs one (low, high, interior) per axis, found {padding_config}")
-    for axis, (lo, hi, interior) in enumerate(padding_config):
-        if interior < 0 or _padded_extent(x.shape[axis], lo, hi, interior) < 0:
-            raise ValueError(f"pad: ({lo}, {hi}, {interior}) does not fit axis {axis} of shape {x.shape}")
-    return x.update(shape=tuple([_padded_extent(n, *c) for n, c in zip(x.shape, padding_config, strict=True)]))
+    padded = tuple([_padded_extent(n, *c) for n, c in zip(x.shape, padding_config, strict=True)])
+    for axis, (extent, entry) in enumerate(zip(padded, padding_config, strict=True)):
+        if extent < 0 or entry[2] < 0:
+            raise ValueError(f"pad: {entry} does not fit axis {axis} of shape {x.shape}")
+    return ShapedArray(padded, x.dtype, x.weak_type)
 
 
 def _kept_window(n: int, lo: int, hi: int, interior: int) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ import numpy as np
 from ..core.avals import ShapedArray, aval_of
 from ..core.lowering import Reduce, View
 from ..core.primitive import ZERO, Linear, Primitive
+from ..core.trace import STATE
 from ..util import canonicalize_axis
 
 __all__ = [
@@ -43,7 +44,8 @@ def shape_of(x: Any) -> tuple[int, ...]:
 
 def bind_checked(primitive: Primitive, *args: Any, **params: Any) -> Any:
     """Bind after the shape rule: for functions whose ``impl`` would let unfit operands pass."""
-    primitive.shape(*[aval_of(x) for x in args], **params)
+    if not STATE.trace.checks_shapes:
+        primitive.shape(*[aval_of(x) for x in args], **params)
     return primitive.bind(*args, **params)
 
 
@@ -80,7 +82,7 @@ def is_linear_unary(primitive: Primitive) -> bool:
 
 def _reshape_shape(x: ShapedArray, *, shape: tuple[int, ...]) -> ShapedArray:
     out = ShapedArray(shape, x.dtype, x.weak_type)
-    if out.size != x.size or any(n < 0 for n in shape):
+    if out.size != x.size or any([n < 0 for n in shape]):
         raise ValueError(f"reshape: an array of shape {x.shape} ({x.size} elements) cannot take the shape {shape}")
     return out
 
@@ -138,9 +140,10 @@ def squeeze(x: Any, axes: Sequence[int]) -> Any:
 
 
 def _transpose_shape(x: ShapedArray, *, permutation: tuple[int, ...]) -> ShapedArray:
-    if sorted(permutation) != list(range(x.ndim)):
-        raise ValueError(f"transpose: {permutation} is not a permutation of the axes of shape {x.shape}")
-    return x.update(shape=tuple(x.shape[p] for p in permutation))
+    shape = x.shape
+    if sorted(permutation) != list(range(len(shape))):
+        raise ValueError(f"transpose: {permutation} is not a permutation of the axes of shape {shape}")
+    return ShapedArray(tuple([shape[p] for p in permutation]), x.dtype, x.weak_type)
 
 
 def _transpose_batch(size: int, args: Any, dims: Any, *, permutation: tuple[int, ...]) -> Any:
@@ -248,7 +251,7 @@ def _sum_shape(x: ShapedArray, *, axes: tuple[int, ...]) -> ShapedArray:
 
 
 def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    if any(not 0 <= a < len(shape) for a in axes) or len(set(axes)) != len(axes):
+    if any([not 0 <= a < len(shape) for a in axes]) or len(set(axes)) != len(axes):
         raise ValueError(f"reduction axes {axes} do not fit shape {shape}")
     return tuple([n for a, n in enumerate(shape) if a not in axes])
 

@@ -17,9 +17,11 @@ __all__ = ["eliminate_common_subexpressions", "equation_key"]
 
 
 def _atom_key(a: Atom) -> Any:
-    if isinstance(a, Literal):  # by bytes: -0.0 is not 0.0, and a NaN is itself
-        return np.asarray(a.value, a.aval.dtype).tobytes(), a.aval.dtype, a.aval.weak_type
-    return a
+    if not isinstance(a, Literal):
+        return a
+    aval, x = a.aval, a.value  # by bytes: -0.0 is not 0.0, and a NaN is itself
+    bits = x.tobytes() if isinstance(x, np.generic) and x.dtype == aval.dtype else np.asarray(x, aval.dtype).tobytes()
+    return bits, aval.dtype, aval.weak_type
 
 
 def equation_key(eqn: Eqn) -> Any:

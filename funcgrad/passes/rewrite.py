@@ -20,7 +20,7 @@ class Substitution(dict[Var, Atom]):
 
     def eqn(self, eqn: Eqn) -> Eqn:
         """The equation with its operands substituted; the same object where nothing changes."""
-        if self.keys().isdisjoint(eqn.invars):
+        if not self or self.keys().isdisjoint(eqn.invars):
             return eqn
         return Eqn(eqn.primitive, tuple([self(a) for a in eqn.invars]), eqn.params, eqn.outvars, eqn.source)
 

@@ -23,7 +23,7 @@ Definitions = dict[Var, Eqn]
 
 
 def _is_value(a: Atom, value: float) -> bool:
-    return isinstance(a, Literal) and bool(np.asarray(a.value == value))
+    return isinstance(a, Literal) and bool(a.value == value)
 
 
 def _same_type(a: Atom, eqn: Eqn) -> bool:

@@ -19,7 +19,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -305,6 +305,7 @@ def _request(
     return _request_of(((source, name, signature),), lookup, words, glue, vectors)
 
 
+@lru_cache(maxsize=4096)
 def _request_of(
     functions: tuple[tuple[str, str, str], ...], lookup: Lookup, words: str, glue: bool, vectors: bool = False
 ) -> _Request:

@@ -222,7 +222,7 @@ def conv_step(
     guard = single_threaded()
     words = {
         "parts": parts, "span": span, "total": total, "tile": tile, "guard": guard,
-        "gemm": cython_function("cython_blas", GEMM_DTYPES[dtype.name] + "gemm"), **libc(),
+        "gemm": cython_function("cython_blas", GEMM_DTYPES[dtype] + "gemm"), **libc(),
         "scratch": tile * columns * size, "tap_major": int(tap_major), "runs": len(table), "run_bytes": run * size,
         "row_bytes": columns * size, "size": size, "e0": e0, "e1": e1, "e2": e2, "s0": s0, "s1": s1,
         "s2": s2, "s3": s3, "a_position": rhs_rows * size if contracts else 0,

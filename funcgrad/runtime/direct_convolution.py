@@ -23,7 +23,7 @@ from funcgrad.runtime.target import wide
 
 __all__ = ["advance", "block_of", "contracting_source", "contracting_step", "direct_source", "direct_step"]
 
-KINDS = {"float32": "f32", "float64": "f64"}
+KINDS = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 REGISTER_BYTES = 64
 BLOCKS = ((4, 6), (2, 8), (1, 14))
 """Registers of features and rows of positions in a block, the best first, by measurement."""
@@ -73,7 +73,7 @@ if i1 == e1:
 
 def block_of(dtype: np.dtype[Any], total: int, taps: int, features: int, contracts: bool) -> tuple[int, int] | None:
     """Rows and columns of the blocks for this convolution; None if it is better left to BLAS."""
-    if dtype.name not in KINDS or not wide():
+    if dtype not in KINDS or not wide():
         return None
     for registers, rows in BLOCKS:
         columns = registers * REGISTER_BYTES // dtype.itemsize
@@ -257,7 +257,7 @@ def contracting_step(
     }  # fmt: skip
     ints = [*[x[k] for k in range(3) for x in operands], *[words[name] for name in _CONTRACTING], *table]
     grain = max(1, WORTH_A_THREAD // (len(table) * features * span)) if groups * parts > 1 else 0
-    return Step(_contracting_address(KINDS[dtype.name], *block), ints, groups * parts, grain)
+    return Step(_contracting_address(KINDS[dtype], *block), ints, groups * parts, grain)
 
 
 @cache
@@ -293,7 +293,7 @@ def direct_step(
     ints = [*[x[k] for k in range(3) for x in operands], *[words[name] for name in _NAMES], *table]
     work = len(table) * run * features * tile
     grain = max(1, WORTH_A_THREAD // work) if groups * parts > 1 else 0
-    return Step(_address(KINDS[dtype.name], rows, columns), ints, groups * parts, grain)
+    return Step(_address(KINDS[dtype], rows, columns), ints, groups * parts, grain)
 
 
 @cache

@@ -260,7 +260,7 @@ def _portable_entry() -> Callable[..., int]:
 # -- programs
 
 
-@record(frozen=True)
+@record(frozen=True, slots=True)
 class Step:
     """One call of a kernel: its address, its table of integers, the extent and grain of its parallel axis.
 
@@ -403,7 +403,7 @@ class Program:
         return frame
 
     def _lend_arena(self, frame: np.ndarray) -> np.ndarray:
-        arena = memory.empty((self._arena_bytes,), np.dtype(np.uint8))
+        arena = memory.lend(self._arena_bytes)
         frame[-len(self.temporaries) :] = self.temporaries + arena.ctypes.data
         return arena
 
@@ -423,11 +423,15 @@ class Program:
 
 def _table(steps: Sequence[Step]) -> tuple[np.ndarray, np.ndarray]:
     """The rows, and the one array that all integer tables lie in."""
-    tables = [np.asarray(step.ints, np.int64).ravel() for step in steps]
-    ints = np.concatenate([*tables, np.zeros(1, np.int64)])
-    rows = np.zeros((len(steps), _ROW_WORDS), np.int64)
-    at = ints.ctypes.data
-    for row, step, table in zip(rows, steps, tables, strict=True):
-        row[:6] = (KERNEL, step.address, at, step.extent, step.grain, step.checks)
-        at += table.nbytes
-    return rows, ints
+    words: list[int] = []
+    places = []
+    for step in steps:
+        places.append(len(words))
+        words += step.ints.ravel().tolist() if isinstance(step.ints, np.ndarray) else step.ints
+    ints = np.array([*words, 0], np.int64)
+    base = ints.ctypes.data
+    rows = [
+        (KERNEL, step.address, base + 8 * place, step.extent, step.grain, step.checks, 0, 0)
+        for step, place in zip(steps, places, strict=True)
+    ]
+    return np.array(rows, np.int64).reshape(len(steps), _ROW_WORDS), ints

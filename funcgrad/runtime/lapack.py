@@ -95,7 +95,7 @@ def _triangular_solve(dtype: np.dtype[Any], operands: Any, results: Any, batch: 
         seen = transposed != by_columns
         trans = seen if left else not seen
         words |= dict(
-            trsv=cython_function("cython_blas", GEMM_DTYPES[dtype.name] + "trsv"),
+            trsv=cython_function("cython_blas", GEMM_DTYPES[dtype] + "trsv"),
             trans=ord("N" if trans else "T"), one=1, bytes=n * size,
         )  # fmt: skip
         return _TRSV.step([a, b, x], words, batch, work)
@@ -105,7 +105,7 @@ def _triangular_solve(dtype: np.dtype[Any], operands: Any, results: Any, batch: 
     one = np.zeros(2, np.int64)
     one.view(dtype)[0] = 1
     words |= dict(
-        trsm=cython_function("cython_blas", GEMM_DTYPES[dtype.name] + "trsm"), side=ord("R" if left else "L"),
+        trsm=cython_function("cython_blas", GEMM_DTYPES[dtype] + "trsm"), side=ord("R" if left else "L"),
         trans=ord("N" if transposed == by_columns else "T"), m=m[0], m_last=m[1], n=k[0], n_last=k[1],
         alpha=int(one[0]), alpha_imag=int(one[1]), ldb=columns, row=columns * size,
         bytes=m[0] * size, bytes_last=m[1] * size,

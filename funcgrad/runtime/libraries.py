@@ -38,7 +38,7 @@ from funcgrad.runtime.products import Operand, product_step
 
 __all__ = ["GEMM_DTYPES", "Matrix", "gemm_step", "scalar_words"]
 
-GEMM_DTYPES = {"float32": "s", "float64": "d", "complex64": "c", "complex128": "z"}
+GEMM_DTYPES = {np.dtype(t): letter for t, letter in (("f4", "s"), ("f8", "d"), ("c8", "c"), ("c16", "z"))}
 """The dtypes BLAS multiplies, and the letter of their functions."""
 
 # Multiply-adds from which OpenBLAS uses its own threads: for a gemv, and (64^3) for a gemm.
@@ -98,7 +98,7 @@ def gemv(slots, ints, lo, hi):
 """
 
 
-@record(frozen=True)
+@record(frozen=True, slots=True)
 class Matrix:
     """A batch of matrices in a program's memory. Offset and strides are in bytes; one stride of the two is an
     element.
@@ -126,8 +126,8 @@ def gemm_step(
     stride.
     """
     dtype = np.dtype(dtype)
-    if dtype.name not in GEMM_DTYPES:
-        raise ValueError(f"gemm_step: dtype must be one of {', '.join(GEMM_DTYPES)}, not {dtype}")
+    if dtype not in GEMM_DTYPES:
+        raise ValueError(f"gemm_step: dtype must be one of {', '.join(map(str, GEMM_DTYPES))}, not {dtype}")
     (m, k), (k2, n) = a.shape, b.shape
     if k != k2 or c.shape != (m, n):
         raise ValueError(f"gemm_step: A{list(a.shape)} @ B{list(b.shape)} does not give C{list(c.shape)}")
@@ -165,7 +165,7 @@ def _gemm_step(dtype: np.dtype, a: Matrix, b: Matrix, c: Matrix, batch: int, sca
         b.slot, a.slot, c.slot, b.offset, a.offset, c.offset, b.batch_stride, a.batch_stride, c.batch_stride,
         columns.stride(b.strides[1]), rows.stride(a.strides[0]),
         columns.stride(c.strides[1]) + rows.stride(c.strides[0]),
-        rows.count * columns.count, guard, cython_function("cython_blas", GEMM_DTYPES[dtype.name] + "gemm"),
+        rows.count * columns.count, guard, cython_function("cython_blas", GEMM_DTYPES[dtype] + "gemm"),
         ord("T" if trans_b else "N"), ord("T" if trans_a else "N"), *columns.sizes(n), *rows.sizes(m), k,
         ldb, lda, ldc, *scalars,
     ]  # fmt: skip
@@ -188,7 +188,7 @@ def _gemv_step(dtype: np.dtype, a: Matrix, x: Matrix, y: Matrix, batch: int, sca
     ints = [
         a.slot, x.slot, y.slot, a.offset, x.offset, y.offset, a.batch_stride, x.batch_stride, y.batch_stride,
         tiles.stride(a.strides[0]), 0, tiles.stride(y.strides[0]),
-        tiles.count, guard, cython_function("cython_blas", GEMM_DTYPES[dtype.name] + "gemv"),
+        tiles.count, guard, cython_function("cython_blas", GEMM_DTYPES[dtype] + "gemv"),
         ord("N" if trans else "T"), *sizes[0], *sizes[1], lda, incx, incy, *scalars,
     ]  # fmt: skip
     return _step("gemv", ints, batch, tiles.count, work, guard != 0 or work <= _GEMM_THREADS)
@@ -203,7 +203,7 @@ def _step(name: str, ints: Sequence[int], batch: int, tiles: int, work: int, our
 # -- tiles
 
 
-@record(frozen=True)
+@record(frozen=True, slots=True)
 class Tiles:
     """A side of C in `count` pieces of `size`, the last one perhaps smaller."""
 
@@ -228,9 +228,14 @@ def _cut(whole: int, most: int, unit: int) -> Tiles:
     return Tiles(-(-whole // size), size)
 
 
+@cache
+def _cpus() -> int:
+    return os.cpu_count() or 1
+
+
 def _gemm_tiles(rows: int, work: int, batch: int) -> Tiles:
     """Few tiles, one for each CPU of the machine, may have fewer rows than many."""
-    few = min(max(os.cpu_count() or 1, 2), _FEW_TILES)
+    few = min(max(_cpus(), 2), _FEW_TILES)
     most = min(rows // _TILE_ROWS, max(few // max(batch, 1), rows // _MANY_TILES_ROWS))
     return _cut(rows, min(most, _MOST_TILES // max(batch, 1), work // _TILE_WORK), 8)
 
@@ -261,11 +266,13 @@ def _storage(matrix: Matrix, dtype: np.dtype, name: str) -> tuple[bool, int]:
     )
 
 
-def scalar_words(value: complex, dtype: np.dtype) -> list[int]:
+@cache
+def scalar_words(value: complex, dtype: np.dtype) -> tuple[int, int]:
     """A scalar of BLAS as two words of the integer table."""
     words = np.zeros(2, np.int64)
     words.view(dtype)[0] = value if dtype.kind == "c" else complex(value).real
-    return words.tolist()
+    first, second = words.tolist()
+    return first, second
 
 
 @cache

@@ -18,12 +18,13 @@ from functools import partial
 
 import numpy as np
 
-__all__ = ["RecycledPool", "aligned", "allocator", "empty", "trim"]
+__all__ = ["RecycledPool", "aligned", "allocator", "empty", "lend", "trim"]
 
 ALIGNMENT = 64
 MIN_BYTES = 1 << 20  # below, malloc recycles well enough by itself, and faster
 MAX_TRACKED_BYTES = 1 << 29
 _BLOCKS_PER_SIZE = 16
+_BYTES = np.dtype(np.uint8)
 
 
 def aligned(nbytes: int) -> np.ndarray:
@@ -61,18 +62,37 @@ class RecycledPool:
             block = np.empty(size + ALIGNMENT, np.uint8)
             return np.ndarray(shape, dtype, block, -block.ctypes.data % ALIGNMENT)
         with self._lock:
-            blocks = self._blocks.get(size, ())
-            for i in range(len(blocks)):
-                if sys.getrefcount(blocks[i][0]) == _UNUSED:
-                    self.reused += 1
-                    block, offset = blocks[i]
-                    break
-            else:
-                block = np.empty(size + ALIGNMENT, np.uint8)
-                offset = -block.ctypes.data % ALIGNMENT
-                self._track(size, block, offset)
+            block, offset = self._free(size) or self._fresh(size)
             # The base is the block itself, which owns its memory: views of views refer to it as well.
             return np.ndarray(shape, dtype, block, offset)
+
+    def lend(self, nbytes: int) -> np.ndarray:
+        """Memory for a moment: any block that is large enough, the smallest of them, before fresh pages."""
+        size = _size_class(nbytes)
+        if size > self.max_bytes:
+            return self.take(size, (nbytes,), _BYTES)
+        with self._lock:
+            found = self._free(size)
+            if found is None:
+                larger = sorted([n for n in self._blocks if n > size])
+                found = next((x for x in map(self._free, larger) if x is not None), None) or self._fresh(size)
+            block, offset = found
+            return np.ndarray((nbytes,), _BYTES, block, offset)
+
+    def _free(self, size: int) -> tuple[np.ndarray, int] | None:
+        """A block of that size that nobody uses."""
+        blocks = self._blocks.get(size, ())
+        for i in range(len(blocks)):
+            if sys.getrefcount(blocks[i][0]) == _UNUSED:
+                self.reused += 1
+                return blocks[i]
+        return None
+
+    def _fresh(self, size: int) -> tuple[np.ndarray, int]:
+        block = np.empty(size + ALIGNMENT, np.uint8)
+        offset = -block.ctypes.data % ALIGNMENT
+        self._track(size, block, offset)
+        return block, offset
 
     def trim(self) -> None:
         """Forget all blocks: the free ones return to the system, the others when their arrays are gone."""
@@ -117,6 +137,11 @@ def empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     if math.prod(shape) * dtype.itemsize < MIN_BYTES:
         return np.empty(shape, dtype)
     return _pool.empty(shape, dtype)
+
+
+def lend(nbytes: int) -> np.ndarray:
+    """Memory from the pool that is given back soon, as the arena of a call is: see `RecycledPool.lend`."""
+    return _pool.lend(nbytes)
 
 
 def allocator(shape: Sequence[int], dtype: np.dtype) -> Callable[[], np.ndarray]:

@@ -19,6 +19,8 @@ from .machine import is_remembered
 __all__ = ["preload", "wait"]
 
 _threads: list[threading.Thread] = []
+_begun: list[bool] = []
+"""Not empty once it has been asked for: at another shape there is nothing to load."""
 
 
 def preload() -> None:
@@ -26,8 +28,9 @@ def preload() -> None:
 
     Nor where kernels have been compiled before: they may all be in the cache, and then LLVM is not needed.
     """
-    if _threads or sys.platform != "linux" or "llvmlite.binding" in sys.modules:
+    if _begun or sys.platform != "linux" or "llvmlite.binding" in sys.modules:
         return
+    _begun.append(True)
     if not is_remembered():
         # Not a daemon: the interpreter waits for it, and does not take the process down in the midst of it.
         thread = threading.Thread(target=_load, name="funcgrad preload")

@@ -30,7 +30,7 @@ from funcgrad.runtime.target import wide
 
 __all__ = ["Operand", "product_step", "suits"]
 
-KINDS = {"float32": "f32", "float64": "f64"}
+KINDS = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 REGISTER_BYTES = 64
 SHAPES = {4: (6, 1.0), 3: (8, 1.05), 2: (12, 1.04), 1: (14, 1.3)}
 """Registers in a row of a block: its rows, and the time of a multiply-add, by measurement."""
@@ -63,7 +63,7 @@ TILES = max(16, 4 * (os.cpu_count() or 1))
 """That are enough to share them evenly."""
 
 
-@record(frozen=True)
+@record(frozen=True, slots=True)
 class Operand:
     """Matrices in a program's memory: slot, byte offset, byte strides from matrix to matrix, row to row, and element to
     element."""
@@ -207,14 +207,14 @@ def _product() -> int:
 def suits(dtype: np.dtype[Any], m: int, n: int, k: int) -> bool:
     """Whether a product of m times k and k times n is done here, rather than by BLAS (which is level with us in float32
     where B comes from memory, and nearer to what the multipliers give: there is less to gain)."""
-    if dtype.name not in KINDS or not wide() or m * n * k <= BLAS_SMALL:
+    if dtype not in KINDS or not wide() or m * n * k <= BLAS_SMALL:
         return False
     if dtype.itemsize == 4 and n * k * dtype.itemsize > IN_CACHE:
         return False
     if m < MOST_ROWS and n * k * dtype.itemsize > IN_MEMORY:
         return False
-    _, cost = _panels(-(-n // _lanes(KINDS[dtype.name])), m)
-    return m * n >= LEAST_USE * cost * _lanes(KINDS[dtype.name])
+    _, cost = _panels(-(-n // _lanes(KINDS[dtype])), m)
+    return m * n >= LEAST_USE * cost * _lanes(KINDS[dtype])
 
 
 @cache
@@ -231,7 +231,7 @@ def _panels(registers: int, rows: int) -> tuple[tuple[int, ...], float]:
 
 def _tiles(dtype: np.dtype[Any], batch: int, m: int, n: int, k: int, packs: bool) -> tuple[int, int]:
     """Rows and columns of a tile. Where B is packed, it is better cut along its columns."""
-    size, lanes = dtype.itemsize, _lanes(KINDS[dtype.name])
+    size, lanes = dtype.itemsize, _lanes(KINDS[dtype])
     across = -(-n // COLUMNS) if n * k * size > IN_CACHE else 1
     wanted = max(1, -(-min(TILES, batch * m * n * k // TILE_WORK) // batch))
     unit = lcm(*[SHAPES[w][0] for w in _panels(-(-n // (across * lanes)), m)[0]])
@@ -251,7 +251,7 @@ def product_step(
     columns, A anyhow. None where BLAS is the better choice."""
     if not suits(dtype, *shape):
         return None
-    (m, n, k), size, kind = shape, dtype.itemsize, KINDS[dtype.name]
+    (m, n, k), size, kind = shape, dtype.itemsize, KINDS[dtype]
     by_columns = b.right != size
     packs = by_columns or (n * k * size > LARGE and m >= LARGE_ROWS)
     turned = a.right != size and a.down == size and m * k * size > TURNED

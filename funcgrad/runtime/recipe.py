@@ -113,7 +113,7 @@ def _memory_functions() -> tuple[int, ...]:
 
 def lapack_function(name: str, dtype: np.dtype[Any]) -> int:
     """The address of LAPACK's `name` for a dtype; orthogonal and symmetric ones have other names if complex."""
-    letter = GEMM_DTYPES[dtype.name]
+    letter = GEMM_DTYPES[dtype]
     if dtype.kind == "c":
         name = {"orglq": "unglq", "syevd": "heevd"}.get(name, name)
     return cython_function("cython_lapack", letter + name)

@@ -15,7 +15,7 @@ from ..core.avals import ShapedArray, aval_of, tangent_dtype
 from ..core.jaxpr import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from ..core.primitive import ZERO, Linear, NotDifferentiable, NotLinear, Primitive, ZeroDerivative, not_linear
 from ..core.snapshot import Snapshots
-from ..core.staging import is_staging
+from ..core.staging import StageTracer, is_staging
 from ..core.trace import STATE, Source, Trace, Tracer, acts_for_source, inside_transform, opened, user_source
 from ..ops.elementwise import add_p, mul_p, neg_p, sub_p
 from .forward import DualTracer, refuse, tangent_zeros
@@ -118,13 +118,17 @@ class TangentTrace(Trace):
     """Records what touches tangents, passes on the rest. ``sources``, where somebody will want to know, has for each
     node the user's line. With ``promotes``, arithmetic of tangents takes operands of any dtype, as NumPy's does."""
 
-    __slots__ = ("count", "promotes", "sources", "tape")
+    __slots__ = ("count", "line", "promotes", "sources", "tape")
+
+    line: Source | None
+    """While a rule of ours runs, the line that it runs for, where that is known: it need not be sought again."""
 
     def __init__(self, parent: Trace, promotes: bool = False) -> None:
         super().__init__(parent)
         self.promotes = promotes
         self.tape: Tape = []
         self.count = 0
+        self.line = None
         wanted = Trace.look_at_rule is not None or is_staging(parent)
         self.sources: dict[Node, Source | None] | None = {} if wanted else None
 
@@ -136,7 +140,7 @@ class TangentTrace(Trace):
         node = Node(primitive, args, params, linear)
         self.tape.append(node)
         if self.sources is not None:
-            self.sources[node] = user_source()
+            self.sources[node] = self.line or user_source()
         if primitive.multiple_results:
             avals = primitive.shape(*[aval_of(x) for x in args], **params)
             node.outs = tuple([TangentTracer(self, a, node) for a in avals])
@@ -164,7 +168,7 @@ class LinearizeTrace(Trace):
     def __init__(
         self, parent: Trace, snapshots: Snapshots | None = None, user: Callable[..., Any] | None = None
     ) -> None:
-        super().__init__(parent, user)
+        super().__init__(parent, user, parent.checks_shapes)  # which is given the same operands
         self.tangent_trace = TangentTrace(parent)
         self.snapshots = snapshots
 
@@ -204,9 +208,12 @@ class LinearizeTrace(Trace):
                 if isinstance(rule, ZeroDerivative):
                     return out
                 STATE.trace = self.tangent_trace
+                if type(out) is StageTracer:
+                    self.tangent_trace.line = out.source
                 t = rule(primals, tangents, out, **params)
         finally:
             STATE.trace = saved
+            self.tangent_trace.line = None
         if primitive.multiple_results:
             return tuple([self.pair(o, s) for o, s in zip(out, t, strict=True)])
         return self.pair(out, t)

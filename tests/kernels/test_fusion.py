@@ -102,6 +102,44 @@ def test_equal_kernels_are_compiled_once() -> None:
     assert executable.cost_analysis()["kernels"] == 1
 
 
+@pytest.mark.parametrize("name", WHOLE)
+def test_another_shape_has_the_same_kernels(name: str) -> None:
+    """They are the same objects, which are written once, and a constant of one shape does not stay for another."""
+    f, args = WHOLE[name]
+
+    def grown(k: int) -> list[Any]:
+        """Each extent above 1 is larger by k."""
+        shapes = [[n + k if n > 1 else n for n in np.shape(a)] for a in args]
+        return [np.resize(a, shape) if shape else a for a, shape in zip(args, shapes, strict=True)]
+
+    try:
+        lowered = [lower_jaxpr(stage(f, [aval_of(x) for x in grown(k)])) for k in (4, 7)]
+    except (ValueError, IndexError):
+        pytest.skip("it is written for one shape")
+    first, second = ([x.kernel for x in program.stages.launches()] for program in lowered)
+    if [str(k) for k in first] == [str(k) for k in second]:
+        assert all([a is b for a, b in zip(first, second, strict=True)])
+    for found, expected in zip(*both(f, grown(7)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
+
+
+def test_constants_of_a_shape_are_data() -> None:
+    """Numbers share a kernel and keep their value; not 0.0, which stands in the text, but -0.0 does."""
+    kernels = {}
+    for number in (0.1, 0.3, 0.0, -0.0):
+
+        def f(x: Any, number: float = number) -> Any:
+            return [sin(x) * number]
+
+        found, expected = both(f, [np.arange(-3.0, 4.0)])
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-14)
+        assert np.array_equal(np.signbit(found[0]), np.signbit(expected[0]))
+        (launch,) = compiled(f, [np.arange(3.0)]).lowered.stages.launches()
+        kernels[str(number)] = launch.kernel
+    assert kernels["0.1"] is kernels["0.3"] is kernels["-0.0"]
+    assert kernels["0.0"] is not kernels["0.1"]
+
+
 def test_long_chains_are_cut_and_take_linear_time() -> None:
     def f(x: Any) -> Any:
         for _ in range(5000):

@@ -80,7 +80,7 @@ def _written_over(step: Any, old: Value, new: Value) -> bool:
         return step.kind == "host" and len(step.outputs) == 1
     (read,) = [x for x in step.accesses if x.value is old]
     (write,) = [x for x in step.accesses if x.value is new]
-    return read.walk == write.walk and not read.index_strides and read.last_load <= write.first_store
+    return read.walk == write.walk and not read.index_strides and read.use.last_load <= write.use.first_store
 
 
 def layers(n: int) -> Callable[..., Any]:

@@ -48,6 +48,21 @@ def test_similar_sizes_share_and_different_ones_do_not() -> None:
     assert address(pool.empty((50_000,), F8)) != where
 
 
+def test_what_is_lent_lies_in_any_free_block_that_is_large_enough() -> None:
+    pool = RecycledPool()
+    small, large, larger = (pool.empty((n,), np.dtype(np.uint8)) for n in (100_000, 300_000, 900_000))
+    places = [address(x) for x in (small, large, larger)]
+    taken = pool.lend(200_000)
+    assert address(taken) not in places and taken.nbytes == 200_000, "all are in use"
+    del small, large, larger
+    lent = [pool.lend(200_000) for _ in range(3)]
+    assert [address(x) for x in lent][:2] == places[1:], "the smallest that is large enough, never the one in use"
+    assert address(lent[2]) not in (*places, address(taken))
+    assert address(pool.empty((300_000,), np.dtype(np.uint8))) not in places, "lent memory is in use"
+    del lent
+    assert address(pool.lend(1000)) == places[0]
+
+
 def test_the_pool_is_bounded_and_live_arrays_survive_it() -> None:
     pool = RecycledPool(max_bytes=1 << 20)
     arrays = []
