@@ -172,7 +172,7 @@ _WEAK_ANY, _WEAK_ODR = 5, 6
 
 
 def _release_variants(module: ModuleRef) -> None:
-    """Let go of functions with vector variants, and of these (see `codegen.vecmath.rare` and `root`): once the
+    """Let go of functions with vector variants, and of these (see `codegen.vecmath.rare` and `avx512`): once the
     vectoriser has chosen among them, the chosen ones go where they are called and the others away."""
     for f in module.functions:
         linkage = f.linkage

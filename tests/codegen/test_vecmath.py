@@ -19,7 +19,7 @@ import pytest
 mpmath = pytest.importorskip("mpmath", reason="mpmath is the witness here; the test extra brings it")
 
 from funcgrad.codegen import vecmath  # noqa: E402
-from funcgrad.codegen.vecmath import root  # noqa: E402
+from funcgrad.codegen.vecmath import avx512  # noqa: E402
 from funcgrad.codegen.vecmath.registry import DEFINITIONS  # noqa: E402
 from funcgrad.runtime.compile import compile_native  # noqa: E402
 
@@ -34,9 +34,9 @@ INTEGER_KINDS = tuple(k for k in DTYPES if k[0] in "iu")
 
 
 class Loop:
-    """A compiled elementwise loop around one function."""
+    """A compiled elementwise loop around one function; `note` tells apart what differs in nothing of its text."""
 
-    def __init__(self, name):
+    def __init__(self, name, note=""):
         definition = DEFINITIONS[name]
         kinds = [k.name for k in definition.arguments]
         self.dtypes = [DTYPES[k] for k in kinds]
@@ -44,7 +44,7 @@ class Loop:
         arguments = ", ".join(f"a{j}" for j in range(len(kinds)))
         loads = ", ".join(f"load_{k}(a{j}, i, {j})" for j, k in enumerate(kinds))
         source = (
-            f"def kernel({arguments}, out, n):\n"
+            f"def kernel({arguments}, out, n):  # {note}\n"
             f"    for i in range(n):\n"
             f"        store_{definition.result.name}(out, i, {len(kinds)}, {name}({loads}))\n"
         )
@@ -222,23 +222,89 @@ def test_rsqrt_where_the_estimate_is_worst(kind):
     assert (loop(f"rsqrt_{kind}")(four) == 1 / np.sqrt(four)).all()
 
 
-@pytest.mark.parametrize("name", ["rsqrt_f32", "rsqrt_f64", "exp_f32", "sin_f64"])
+@pytest.mark.parametrize("name", ["rsqrt_f32", "rsqrt_f64", "exp_f32", "sin_f64", "pow_f32"])
 def test_a_value_does_not_depend_on_its_place(name):
     """Vectors of all widths, and what is left over, compute alike: so results do not depend on how a loop is cut."""
-    points = np.random.default_rng(1).uniform(0.1, 30, 70).astype(DTYPES[name[-3:]])
-    every = loop(name)(points)
-    for n in range(1, len(points)):
-        assert (loop(name)(points[:n]) == every[:n]).all()
-        assert (loop(name)(points[n:]) == every[n:]).all()
+    rng = np.random.default_rng(1)
+    points = [rng.uniform(0.1, 30, 70).astype(DTYPES[name[-3:]]) for _ in DEFINITIONS[name].arguments]
+    every = loop(name)(*points)
+    for n in range(1, len(every)):
+        assert (loop(name)(*(p[:n] for p in points)) == every[:n]).all()
+        assert (loop(name)(*(p[n:] for p in points)) == every[n:]).all()
 
 
 @pytest.mark.parametrize("kind", FLOAT_KINDS)
 def test_rsqrt_divides_nothing_where_there_is_an_estimate(kind):
-    if not root.has_estimate():
+    if not avx512.available():
         pytest.skip("this machine has no estimate of 1 / sqrt(x) of 14 bits")
     text = loop(f"rsqrt_{kind}").compiled.assembly()
     assert "rsqrt14" in text
     assert not re.search(r"v?(div|sqrt|call)[a-z]*\s", text), "a root, a division or a call is left"
+
+
+@pytest.fixture(params=["by tables", "in double"])
+def power_f32(request, monkeypatch):
+    """Both ways of pow in float32, each with its largest error in ulp."""
+    if request.param == "by tables":
+        if not avx512.available():
+            pytest.skip("this machine has not the instructions for it")
+        return loop("pow_f32"), 1.1
+    monkeypatch.setattr(avx512, "available", lambda: False)
+    return Loop("pow_f32", request.param), 0.55
+
+
+def test_power_in_float32_where_its_logarithm_is_worst(power_f32):
+    """Where the parts of a table meet, next to 1, and below the normal numbers; powers up to both ends."""
+    power, limit = power_f32
+    rng = np.random.default_rng(0)
+    n = 100_000
+    meets = np.repeat(np.arange(0x3F400000, 0x3FC00001, 1 << 19), n // 17) + rng.integers(-2000, 2000, n // 17 * 17)
+    x = np.concatenate(
+        [
+            rng.integers(1, 0x7F800000, n).astype(np.uint32).view(np.float32),
+            rng.integers(1, 0x00A00000, n).astype(np.uint32).view(np.float32),
+            meets.astype(np.uint32).view(np.float32),
+            (1 + rng.normal(0, 1, n) * 2.0 ** rng.uniform(-24, -2, n)).astype(np.float32),
+        ]
+    )
+    x = x[(x > 0) & (x != 1)]
+    exponents = np.where(rng.random(x.size) < 0.3, rng.uniform(-149, 128, x.size), rng.choice([-126, 128], x.size))
+    exponents[::2] *= rng.random(x[::2].size)
+    y = (exponents / np.log2(x.astype(float))).astype(np.float32)
+    exact = x.astype(float) ** y.astype(float)
+    inside = exact < float(np.finfo(np.float32).max)
+    got, exact = power(x, y)[inside], exact[inside]
+    unit = np.ldexp(1.0, np.maximum(np.frexp(exact)[1] - 24, -149))
+    assert (np.abs(got - exact) / unit).max() <= limit
+
+
+def test_power_in_float32_of_any_two_patterns(power_f32):
+    """NaN, infinities, zeros and signs as C has them in double precision, rounded."""
+    power, _ = power_f32
+    rng = np.random.default_rng(0)
+    x, y = (rng.integers(0, 1 << 32, 200_000).astype(np.uint32).view(np.float32) for _ in range(2))
+    special = np.array(
+        [*SPECIALS, 0.5, 2.5, -3, 3, 2**23 + 1, 2**24 - 1, 2**24, -(2**22) - 0.5, 1e-45, -1e-45], np.float32
+    )
+    x[::3] = rng.choice(special, x[::3].size)
+    y[::4] = rng.choice(special, y[::4].size)
+    y[1::4] = rng.integers(-20, 20, y[1::4].size)
+    with np.errstate(all="ignore"):
+        exact = x.astype(float) ** y.astype(float)
+        want = exact.astype(np.float32)
+    got = power(x, y)
+    common = np.isfinite(want) & (np.abs(exact) < np.finfo(np.float32).max)
+    assert (np.abs(got[common] - exact[common]) <= 1.1 * np.spacing(np.abs(want[common]))).all()
+    assert (bit_equal(got, want) | common).all()
+    assert (np.signbit(got) == np.signbit(want))[~np.isnan(want)].all()
+
+
+def test_power_in_float32_divides_nothing_where_there_are_tables():
+    if not avx512.available():
+        pytest.skip("this machine has not the instructions for it")
+    text = loop("pow_f32").compiled.assembly()
+    assert "vscalefps" in text and "vgetmantps" in text
+    assert not re.search(r"v?(div|call)[a-z]*\s", text), "a division or a call is left"
 
 
 def test_trigonometric_functions_of_huge_arguments():

@@ -22,13 +22,25 @@ offset (`getelementptr`), not through an integer address computed anew for each 
 
 from __future__ import annotations
 
-from . import bits, erfinv, error, exponential, gamma, inverse, logarithm, power, root, trigonometric
+from . import bits, erfinv, error, exponential, gamma, inverse, logarithm, power, root, short_power, trigonometric
 from .registry import DEFINITIONS
 
 __all__ = ["NAMES"]
 
 # Importing these modules is what fills the table.
-FUNCTION_MODULES = (bits, erfinv, error, exponential, gamma, inverse, logarithm, power, root, trigonometric)
+FUNCTION_MODULES = (
+    bits,
+    erfinv,
+    error,
+    exponential,
+    gamma,
+    inverse,
+    logarithm,
+    power,
+    root,
+    short_power,
+    trigonometric,
+)
 
 NAMES = frozenset(DEFINITIONS)
 """All functions, known without importing llvmlite."""

@@ -1,11 +1,10 @@
-"""pow, cbrt and hypot."""
+"""pow in float64 (in float32: `short_power`), cbrt and hypot."""
 
 from __future__ import annotations
 
 from . import logarithm
 from .exponential import clamp, scale_one_plus
 from .expr import (
-    F32,
     F64,
     Scalar,
     copysign,
@@ -83,18 +82,20 @@ def _log2_head_tail(x: Scalar) -> tuple[Scalar, Scalar]:
     return head, (total - head) + tail
 
 
-def _signed(x: Scalar, y: Scalar, power: Scalar) -> Scalar:
+def signed(x: Scalar, y: Scalar, power: Scalar) -> Scalar:
     """|x|**y made x**y: the sign of odd powers, NaN for broken powers of negative numbers."""
     whole = trunc(y).eq(y)
     half = y * 0.5
     odd = whole & trunc(half).ne(half)
     power = copysign(power, select(odd, x, 1.0))
-    return select((x < 0.0) & ~whole & (x > float("-inf")), float("nan"), power)
+    # Finite and below zero, by one comparison of patterns as integers: that of -0.0 wraps, that of -inf is the limit.
+    negative = (x.bits() - 1) < -1 - (1 << logarithm.CONSTANTS[x.kind.width].significand)
+    return select(negative & ~whole, float("nan"), power)
 
 
-def _power(a: Scalar, x: Scalar, y: Scalar, power: Scalar) -> Scalar:
-    """x**y from a**y for a = |x|, exact at the arguments on which C and IEEE 754 insist."""
-    return select(x.eq(1.0), 1.0, _signed(x, y, select(y.eq(0.0) | a.eq(1.0), 1.0, power)))
+def is_one(a: Scalar, y: Scalar) -> Scalar:
+    """Whether C and IEEE 754 insist on a**y = 1, even of NaN."""
+    return y.eq(0.0) | a.eq(1.0)
 
 
 @function([F64], name="pow")
@@ -109,38 +110,7 @@ def pow_f64(x: Scalar, y: Scalar) -> Scalar:
     n, n_bits = round_to_integer(clamp(product, -1100.0, 1024.0))
     r = select(inside, (product - n) + rest, select(product.ne(product), product, 0.0))
     e = fma(r * r, horner(r, EXP2M1[1:]), r * EXP2M1[0])
-    return _power(a, x, y, scale_one_plus(e, n_bits, product > 0.0))
-
-
-# For float32: 2**r for |r| <= 1/2, minimax, relative error 2**-28.5.
-EXP2 = tuple(
-    map(
-        _h,
-        (
-            "0x1p+0",
-            "0x1.62e4311734136p-1",
-            "0x1.ebfbe2c417f6ep-3",
-            "0x1.c6ae734ae88c0p-5",
-            "0x1.3b2711ac669acp-7",
-            "0x1.5f7212f437ad8p-10",
-            "0x1.4705af3fed240p-13",
-        ),
-    )
-)
-
-
-@function([F32], name="pow")
-def pow_f32(x: Scalar, y: Scalar) -> Scalar:
-    """2**(y log2 |x|) in float64, which has the precision and the range to spare; the edges in float32."""
-    a = fabs(x)
-    product = clamp(y.to(F64) * logarithm.log2_short(a.to(F64)), -200.0, 200.0)
-    n, n_bits = round_to_integer(product)
-    power = (horner(product - n, EXP2).bits() + (n_bits << 52)).as_float().to(F32)
-    zero = a.eq(0.0)
-    limit = select((y > 0.0) ^ zero, x.const(float("inf")), 0.0)
-    power = select(zero | a.eq(float("inf")), limit, power)
-    power = select(x.ne(x) | y.ne(y), float("nan"), power)
-    return _power(a, x, y, power)
+    return signed(x, y, select(is_one(a, y), 1.0, scale_one_plus(e, n_bits, product > 0.0)))
 
 
 # m**(-1/3) in m - 3/2, 1 <= m <= 2: minimax, relative errors 2**-17.4 and 2**-20.1.
