@@ -97,7 +97,7 @@ def _log2_head_tail(x: Scalar) -> tuple[Scalar, Scalar]:
 
 
 def _power_by_tables(x: Scalar, y: Scalar) -> Scalar:
-    """Within 1 ulp. Zeros, infinities, NaN and overflow take the common way: `avx512.scale` takes any n."""
+    """Within 1.1 ulp. Zeros, infinities, NaN and overflow take the common way: `avx512.scale` takes any n."""
     head, tail = _log2_head_tail(x)
     some = ~is_one(fabs(x), y)
     product = select(some, y * head, 0.0)
