@@ -34,6 +34,8 @@ class Instruction:
     arguments: tuple[Kind | None, ...]
     result: Kind | None
     operand: int | None = None
+    chain: bool = False
+    """Whether it is a long chain of operations, each of which waits for the one before."""
 
 
 def from_definition(definition: Definition) -> Instruction:
@@ -42,4 +44,5 @@ def from_definition(definition: Definition) -> Instruction:
     def emit(body: Any, *operands: Scalar) -> Scalar:
         return emit_call(definition, body, list(operands))
 
-    return Instruction(definition.name, emit, definition.arguments, definition.result)
+    chain = not definition.small and definition.result.code == "f"
+    return Instruction(definition.name, emit, definition.arguments, definition.result, chain=chain)

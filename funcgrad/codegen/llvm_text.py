@@ -284,6 +284,13 @@ class Module:
             node = self._metadata[text] = Metadata(f"!{len(self._metadata)}")
         return node
 
+    def add_loop(self, *hint: Any) -> Metadata:
+        """A node of one loop, with what is asked of LLVM's passes for it."""
+        asked = self.add_metadata(hint)
+        node = Metadata(f"!{len(self._metadata)}")
+        self._metadata[f"{node.ref}, {asked.ref}"] = node  # by its own number it is no other loop's
+        return node
+
     def declare_intrinsic(self, name: str, types: Sequence[Type] = (), fnty: Type | None = None) -> Any:
         """An intrinsic of a type that is given, or ``llvm.memmove``."""
         full = ".".join([name, *[t.intrinsic_name for t in types]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from typing import Any
 
 import numpy as np
@@ -201,3 +202,26 @@ def test_what_is_not_in_the_language_is_an_error(line: str) -> None:
 def test_a_signature_must_fit() -> None:
     with pytest.raises(SyntaxError, match="takes 1 arguments, its signature 2"):
         lower("def f(n):\n    return n\n", "f", parse_signature("i64(i64, i64)"), find_instruction, "f")
+
+
+SIDE_BY_SIDE = {
+    "one chain": ("s = s + exp_f64(i_f64(i))", [4]),
+    "two chains": ("s = s + exp_f64(i_f64(i)) * tan_f64(i_f64(i))", [2]),
+    "no chain": ("s = s + i_f64(i) * f64(2.0)", []),
+    "a loop around": ("for j in range(i, n):\n            s = s + exp_f64(i_f64(j))", [4]),
+    "a fixed length": ("for j in range(8):\n            s = s + exp_f64(i_f64(j))", []),
+    "until": ("while s < f64(1.0):\n            s = s + exp_f64(i_f64(i))", []),
+}
+
+
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
+def test_long_chains_are_worked_on_side_by_side(name: str) -> None:
+    line, counts = SIDE_BY_SIDE[name]
+    line = line.replace("i_f64", "i64_to_f64")
+    source = f"def f(n):\n    s = f64(0.0)\n    for i in range(n):\n        {line}\n    return s\n"
+    text = lower(source, "f", parse_signature("f64(i64)"), find_instruction, "f")
+    loops = dict(re.findall(r"(?m)^(!\d+) = !\{ (!\d+, !\d+) \}$", text))
+    hints = dict(re.findall(r'(?m)^(!\d+) = !\{ !"llvm.loop.interleave.count", i32 (\d) \}$', text))
+    asked = re.findall(r"br i1 .*!llvm.loop (!\d+)", text)
+    assert [int(hints[loops[loop].split(", ")[1]]) for loop in asked] == counts
+    assert all(loops[loop].split(", ")[0] == loop for loop in asked)  # its own node
