@@ -71,7 +71,7 @@ def test_threads_leave_in_any_order() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
 def test_a_child_forked_inside_is_as_the_user_has_set_it() -> None:
     with rarely_collected:
         child = os.fork()
