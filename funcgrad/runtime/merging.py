@@ -5,7 +5,8 @@ key, the greatest, and -0.0 before 0.0. So the result is the same, bit for bit, 
 
 A merge is cut into tiles of results. Where a tile begins in the two runs is found by bisection (the "merge path" of
 Odeh, Green, Mwassi, Shmueli and Birk, 2012), so that tiles do not wait for one another. Within a tile four pieces are
-merged side by side: of one alone, the next comparison would wait for the loads that the last one decided on.
+merged side by side: of one alone, the next comparison would wait for the loads that the last one decided on. Where the
+one run ends before the other begins, as in rows that are sorted already, a merge is a copy.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ from funcgrad.runtime.compile import compile_runtime_kernel
 from funcgrad.runtime.executor import Step
 from funcgrad.runtime.host import Operand, host_step
 from funcgrad.runtime.numpy_loops import sort_functions
+from funcgrad.runtime.sorting import SORT_NANOSECONDS, WORTH_A_THREAD
 from funcgrad.runtime.threads import get_num_threads
 
 __all__ = ["merge_step", "run_length", "sort_runs_step"]
 
 _TILE = 8192
 _PIECES = 4
-_SORT_NANOSECONDS = 0.3  # per element and binary digit of the length
-_WORTH_A_THREAD = 15_000  # nanoseconds
 
 _TOP = {4: 0x7FFFFFFF, 8: 0x7FFFFFFFFFFFFFFF}
 _INFINITY = {4: 0x7F800000, 8: 0x7FF0000000000000}
@@ -154,7 +154,7 @@ def merge_runs(slots, ints, lo, hi):
         a = load(slots + 8 * load(ints)) + (row * n + first) * {size}
         b = a + left * {size}
         target = load(slots + 8 * load(ints + 8)) + (row * n + out) * {size}
-        if right == 0:
+        if right == 0 or {load}(b - {size}) <= {load}(b):
             for k in range(count):
 {_block(copy, 16)}        elif count == {_TILE}:
 {of_all(bisected, 12)}            begin = 0
@@ -172,8 +172,8 @@ def merge_runs(slots, ints, lo, hi):
 
 
 def run_length(n: int, runs: int) -> int:
-    """Elements of a run of a row of ``n`` that is sorted in so many: all of them where there is one thread."""
-    return n if get_num_threads() == 1 else -(-n // (runs * _TILE)) * _TILE
+    """Elements of a run of a row of ``n`` that is sorted in so many."""
+    return -(-n // (runs * _TILE)) * _TILE
 
 
 def sort_runs_step(
@@ -181,18 +181,21 @@ def sort_runs_step(
 ) -> Step:
     """Write the keys of the input to the output, sorted within each run of ``run`` elements of a row.
 
-    Elements are integers or floats of 4 or 8 bytes.
+    Elements are integers or floats of 4 or 8 bytes. Where there is one thread, rows are sorted as a whole, and the
+    merges find nothing to do.
     """
     rows, n = shape
+    if get_num_threads() == 1:
+        run = n
     runs = -(-n // run)
     found = sort_functions(f"int{8 * dtype.itemsize}")
     if found is None:
         given, result = Operand(slot_in, shape, dtype, offset), Operand(slot_out, shape, dtype)
         return host_step(_sorted_keys, [given], [result], "sort")
     ints = [slot_in, slot_out, offset, n, runs, run, found.sort]
-    cost = _SORT_NANOSECONDS * run * run.bit_length()
+    cost = SORT_NANOSECONDS * run * run.bit_length()
     address = compile_runtime_kernel(_sort_source(dtype.kind, dtype.itemsize), "sort_runs").address
-    return Step(address, ints, rows * runs, max(1, round(_WORTH_A_THREAD / cost)), checks=True)
+    return Step(address, ints, rows * runs, max(1, round(WORTH_A_THREAD / cost)), checks=True)
 
 
 def _sorted_keys(x: np.ndarray) -> np.ndarray:

@@ -28,10 +28,10 @@ from funcgrad.runtime.executor import Step
 from funcgrad.runtime.host import Operand, host_step
 from funcgrad.runtime.numpy_loops import sort_functions
 
-__all__ = ["argsort_step", "sort_step"]
+__all__ = ["SORT_NANOSECONDS", "WORTH_A_THREAD", "argsort_step", "sort_step"]
 
-_WORTH_A_THREAD = 15_000  # nanoseconds
-_SORT_NANOSECONDS, _ARGSORT_NANOSECONDS = 0.3, 1.0  # per element and binary digit of the length
+WORTH_A_THREAD = 15_000  # nanoseconds
+SORT_NANOSECONDS, _ARGSORT_NANOSECONDS = 0.3, 1.0  # per element and binary digit of the length
 
 # slots of input and output | byte offset of the input | elements of a row | bytes of a row | memcpy | sort
 _SORT = """
@@ -202,7 +202,7 @@ def sort_step(slot_in: int, offset: int, slot_out: int, shape: tuple[int, int], 
     function = found.stable_sort if dtype.itemsize == 1 else found.sort  # of bytes, the stable one counts digits
     ints = [slot_in, slot_out, offset, n, n * dtype.itemsize, memcpy, function]
     address = compile_runtime(_SORT, "sort_rows", 4, returns=False)
-    return Step(address, ints, rows, _grain(rows, n, _SORT_NANOSECONDS), checks=True)
+    return Step(address, ints, rows, _grain(rows, n, SORT_NANOSECONDS), checks=True)
 
 
 def argsort_step(slot_in: int, offset: int, slot_out: int, shape: tuple[int, int], dtype: np.dtype[Any]) -> Step:
@@ -224,7 +224,7 @@ def argsort_step(slot_in: int, offset: int, slot_out: int, shape: tuple[int, int
         ints = [slot_in, slot_out, offset, n, integers.sort]
         source = _NARROW_ARGSORT.replace("{KEY}", _NARROW_KEYS[dtype.kind])
         address = compile_runtime_kernel(source, "narrow_argsort_rows").address
-        return Step(address, ints, rows, _grain(rows, n, _SORT_NANOSECONDS))
+        return Step(address, ints, rows, _grain(rows, n, SORT_NANOSECONDS))
     ints = [slot_in, slot_out, offset, n, found.argsort, integers.sort, max(1, (n - 1).bit_length())]
     address = compile_runtime_kernel(_argsort_source(dtype.kind), "argsort_rows").address
     return Step(address, ints, rows, grain)
@@ -232,7 +232,7 @@ def argsort_step(slot_in: int, offset: int, slot_out: int, shape: tuple[int, int
 
 def _grain(rows: int, n: int, nanoseconds: float) -> int:
     cost = nanoseconds * n * max(1.0, math.log2(n)) + 20
-    return max(1, round(_WORTH_A_THREAD / cost)) if rows > 1 and rows * cost > 2 * _WORTH_A_THREAD else 0
+    return max(1, round(WORTH_A_THREAD / cost)) if rows > 1 and rows * cost > 2 * WORTH_A_THREAD else 0
 
 
 @cache

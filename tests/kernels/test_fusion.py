@@ -102,7 +102,14 @@ def test_equal_kernels_are_compiled_once() -> None:
     assert executable.cost_analysis()["kernels"] == 1
 
 
-@pytest.mark.parametrize("name", WHOLE)
+ONE_SHAPE = {
+    "n-body", "gradient of a slice", "reshape of a transpose", "output is a view", "pad of a broadcast", "scatter",
+    "scatter add", "scatter twice",
+}  # fmt: skip
+"""Programs in which extents are written down, so that they take no other shape."""
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE.keys() - ONE_SHAPE))
 def test_another_shape_has_the_same_kernels(name: str) -> None:
     """They are the same objects, which are written once, and a constant of one shape does not stay for another."""
     f, args = WHOLE[name]
@@ -112,10 +119,7 @@ def test_another_shape_has_the_same_kernels(name: str) -> None:
         shapes = [[n + k if n > 1 else n for n in np.shape(a)] for a in args]
         return [np.resize(a, shape) if shape else a for a, shape in zip(args, shapes, strict=True)]
 
-    try:
-        lowered = [lower_jaxpr(stage(f, [aval_of(x) for x in grown(k)])) for k in (4, 7)]
-    except (ValueError, IndexError):
-        pytest.skip("it is written for one shape")
+    lowered = [lower_jaxpr(stage(f, [aval_of(x) for x in grown(k)])) for k in (4, 7)]
     first, second = ([x.kernel for x in program.stages.launches()] for program in lowered)
     if [str(k) for k in first] == [str(k) for k in second]:
         assert all([a is b for a, b in zip(first, second, strict=True)])

@@ -74,6 +74,13 @@ def test_long_rows(name: str, threads: int) -> None:
         assert np.array_equal(zeros, np.sort(zeros)[::-1])  # -0.0 before 0.0
 
 
+def test_a_row_is_sorted_if_the_number_of_threads_changes_while_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    for sorting in (1, 2):
+        monkeypatch.setattr(merging, "get_num_threads", lambda n=sorting: n)
+        for name in ("d", "f", "two rows", "sorted", "upper half below"):
+            np.testing.assert_array_equal(fg.jit(lambda x: np.sort(x))(LONG[name]), np.sort(LONG[name]))
+
+
 def test_long_rows_without_numpys_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "sort_functions", lambda dtype: None)
     for name in ("d", "f", "I", "q", "holes", "large", "four runs"):
